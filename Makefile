@@ -1,0 +1,50 @@
+# Every verb creates .venv and installs what it needs. TORCH_INDEX picks the torch build:
+#   CPU (default)  make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu   where the plain index has only CUDA builds
+#   CUDA           make install TORCH=torch                                    the CUDA build of the plain index
+PYTHON ?= python3.11
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PART ?= all
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed ## create .venv with everything, pinned by constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" "setuptools>=80"
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	touch $@
+
+demo: install ## product photos to MP4 files through a real one-machine cluster
+	$(BIN)/shopreel demo
+
+test: install ## unit tests (no Ray), then integration on real Ray and a real S3 server
+	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/integration
+
+lint: install ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install ## measurements as JSON in benchmarks/results (PART=stages|hops|overhead|video|memory)
+	$(BIN)/python -m benchmarks.run $(PART)
+
+lock: install ## write constraints.txt from what is installed now
+	$(BIN)/python -m pip freeze --exclude-editable --exclude torch > constraints.txt
+
+clean: ## remove .venv and everything generated
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache shopreel-data shopreel-demo *.egg-info

@@ -1,0 +1,1 @@
+"""Measurements behind `make bench`; every figure is a ratio or a median within one run."""

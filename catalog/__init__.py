@@ -1,0 +1,1 @@
+"""Products: presets today; prompts, manifests and catalogue runs as they land."""

@@ -1,0 +1,1 @@
+"""The machines: GPU tiers, the one-machine cluster and the checks before a rollout."""

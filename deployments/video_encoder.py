@@ -1,0 +1,181 @@
+"""VideoEncoder: frames to a published result. Interpolate, encode, verify, store, commit once."""
+
+import asyncio
+import hashlib
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from cluster.stage import StageConfig
+from deployments.decoder import Decoded
+from deployments.timing import Stopwatch
+from monitoring import metrics
+from storage import keys
+from storage.jobs import PIPELINE_VERSION, Attempt, JobRequest, VideoFile
+from storage.object_store import ObjectStoreConfig, S3ObjectStore
+from video.errors import EncodeFailed
+from video.interpolate import InterpolationConfig, interpolate
+from video.mp4 import Mp4Config, VideoInfo, choose_codec, probe_mp4, write_mp4
+from video.stills import poster, spritesheet
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class VideoEncoderConfig(StageConfig):
+    mp4: Mp4Config = Field(default_factory=Mp4Config)
+    interpolation: InterpolationConfig = Field(default_factory=InterpolationConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """One clip ready to be stored."""
+
+    files: dict[str, tuple[bytes, str]]  # name -> (content, media type)
+    info: VideoInfo
+    sha256: str
+    timings: dict[str, float]
+
+
+class VideoEncoder:
+    def __init__(self, config: VideoEncoderConfig, store: ObjectStoreConfig):
+        import cv2
+
+        cv2.setNumThreads(config.threads)
+        self._config = config
+        self._codec = choose_codec(config.mp4)
+        self._store = S3ObjectStore(store)
+        self._lock = asyncio.Lock()
+
+    async def encode(
+        self,
+        request: JobRequest,
+        attempt: Attempt,
+        decoded: Decoded,
+        timings: dict[str, float],
+        warnings: list[str],
+    ) -> VideoFile:
+        """Publish the frames behind `decoded` as the result of `request`.
+
+        Whoever commits first wins; a loser adopts the winner's result and drops its own files.
+        Raises EncodeFailed if the written file is not a publishable MP4, StoreUnavailable.
+        """
+        frames: NDArray[np.uint8] = await decoded.frames
+        async with self._lock:
+            encoded = await asyncio.to_thread(self._encode, request, frames, timings, warnings)
+        for stage in ("interpolation", "video_encoding"):
+            metrics.STAGE_SECONDS.observe(encoded.timings[stage], tags={"stage": stage})
+
+        watch = Stopwatch()
+        with watch.running():
+            folder = keys.attempt_prefix(attempt)
+            await asyncio.gather(
+                *(
+                    asyncio.to_thread(self._store.put, f"{folder}{name}", data, media_type)
+                    for name, (data, media_type) in encoded.files.items()
+                )
+            )
+            video = _video_file(request, attempt, encoded)
+            committed = await asyncio.to_thread(self._commit, request, video, folder)
+        metrics.STAGE_SECONDS.observe(watch.seconds, tags={"stage": "storing"})
+        committed.timings.setdefault("storing", watch.seconds)
+        return committed
+
+    def _encode(
+        self,
+        request: JobRequest,
+        frames: "NDArray[np.uint8]",
+        timings: dict[str, float],
+        warnings: list[str],
+    ) -> _Encoded:
+        interpolating, encoding = Stopwatch(), Stopwatch()
+        output = request.output
+        with interpolating.running():
+            played = interpolate(frames, output.inbetweens, self._config.interpolation)
+        fps = output.fps * (output.inbetweens + 1)
+        with encoding.running(), tempfile.TemporaryDirectory(prefix="shopreel-") as folder:
+            path = Path(folder) / "video.mp4"
+            recipe = json.dumps(_recipe(request), sort_keys=True)
+            write_mp4(path, played, fps, self._codec, self._config.mp4, {"shopreel": recipe})
+            info = probe_mp4(path)
+            size = (request.sampling.width, request.sampling.height)
+            if problems := info.problems(*size, fps, len(played)):
+                raise EncodeFailed("; ".join(problems))
+            video = path.read_bytes()
+        sha256 = hashlib.sha256(video).hexdigest()
+        timings = {
+            **timings,
+            "interpolation": interpolating.seconds,
+            "video_encoding": encoding.seconds,
+        }
+        manifest = {
+            "video": {"sha256": sha256, "bytes": len(video), **asdict(info)},
+            "request": _recipe(request),
+            "job_id": request.id,
+            "sku": request.sku,
+            "title": request.title,
+            "metadata": dict(request.metadata),
+            "photo_sha256": request.photo_sha256,
+            "timings": timings,
+            "warnings": warnings,
+        }
+        return _Encoded(
+            {
+                "video.mp4": (video, "video/mp4"),
+                "poster.webp": (poster(played[0]), "image/webp"),
+                "spritesheet.webp": (spritesheet(frames), "image/webp"),
+                "manifest.json": (
+                    json.dumps(manifest, indent=1, sort_keys=True, default=str).encode(),
+                    "application/json",
+                ),
+            },
+            info,
+            sha256,
+            timings,
+        )
+
+    def _commit(self, request: JobRequest, video: VideoFile, folder: str) -> VideoFile:
+        key = keys.result_key(request.tenant, request.result_id)
+        if self._store.put_if_absent(key, video.to_json(), "application/json"):
+            return video
+        metrics.RESULTS_ADOPTED.inc()
+        winner = VideoFile.from_json(self._store.get(key))
+        # A repeat of this very attempt commits the files that it has just written again.
+        if not winner.video_key.startswith(folder):
+            self._store.delete_prefix(folder)
+        return winner
+
+
+def _recipe(request: JobRequest) -> dict[str, Any]:
+    """What is needed to make the same video again."""
+    return {
+        "model": request.model,
+        "model_revision": request.model_revision,
+        "pipeline_version": PIPELINE_VERSION,
+        "preset": request.preset,
+        "sampling": asdict(request.sampling),
+        "output": asdict(request.output),
+    }
+
+
+def _video_file(request: JobRequest, attempt: Attempt, encoded: _Encoded) -> VideoFile:
+    return VideoFile(
+        result_id=request.result_id,
+        video_key=keys.video_key(attempt),
+        poster_key=keys.poster_key(attempt),
+        spritesheet_key=keys.spritesheet_key(attempt),
+        manifest_key=keys.manifest_key(attempt),
+        sha256=encoded.sha256,
+        size_bytes=len(encoded.files["video.mp4"][0]),
+        width=encoded.info.width,
+        height=encoded.info.height,
+        frames=encoded.info.frames,
+        fps=encoded.info.fps,
+        seconds=encoded.info.seconds,
+        timings=encoded.timings,
+    )

@@ -1,0 +1,1 @@
+"""I2VGen-XL as functions over tensors: load, condition, denoise, decode. Knows no Ray."""

@@ -1,0 +1,15 @@
+"""The device of one replica: which, how much of its memory, how many threads."""
+
+import torch
+
+
+def open_device(kind: str, num_gpus: float, threads: int) -> torch.device:
+    """Set this process up for `kind` ("cpu" or "cuda") and return the device.
+
+    A fraction of a GPU is only Ray's book-keeping, so the process caps its own memory to it.
+    """
+    torch.set_num_threads(threads)
+    device = torch.device(kind)
+    if device.type == "cuda" and 0 < num_gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(num_gpus)
+    return device

@@ -1,0 +1,57 @@
+"""What the model can refuse.
+
+DiffusionError
+├── WeightsUnusable   folder or hub id is not an I2VGen-XL checkpoint: mend the configuration
+├── WeightsMismatch   this node's files differ from the cluster's: mend the node
+├── UnsupportedSize   sides are not what this checkpoint can make: change the request
+└── NonFiniteLatents  NaN or Inf came out of the UNet: retry (the only retryable one)
+
+Constructors take positional arguments only: keyword-only ones lose their type over a Ray handle.
+"""
+
+
+class DiffusionError(Exception):
+    """Root of what `diffusion` raises. `retryable` says whether the same call may succeed later."""
+
+    retryable = False
+
+
+class WeightsUnusable(DiffusionError):
+    """The message names the file or setting at fault and what is expected there."""
+
+
+class WeightsMismatch(DiffusionError):
+    def __init__(self, component: str, expected: str, found: str) -> None:
+        super().__init__(component, expected, found)
+        self.component, self.expected, self.found = component, expected, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.component!r} has sha256 {self.found[:12]} here but {self.expected[:12]} where"
+            " the application was built: give every node the same files"
+        )
+
+
+class UnsupportedSize(DiffusionError):
+    def __init__(self, width: int, height: int, multiple: int) -> None:
+        super().__init__(width, height, multiple)
+        self.width, self.height, self.multiple = width, height, multiple
+
+    def __str__(self) -> str:
+        m = self.multiple
+        near = f"{max(m, round(self.width / m) * m)}x{max(m, round(self.height / m) * m)}"
+        return (
+            f"{self.width}x{self.height} cannot be made: this model needs sides that are multiples"
+            f" of {m} px; the nearest is {near}"
+        )
+
+
+class NonFiniteLatents(DiffusionError):
+    retryable = True
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+    def __str__(self) -> str:
+        return f"the UNet returned NaN or Inf at step {self.step}"

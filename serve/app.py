@@ -1,0 +1,98 @@
+"""The composition root: every deployment and every arrow between them, on one screen.
+
+                    ┌─ TextEncoder ──┐
+HTTP ─ VideoAPI ─ Dispatcher         ├─ Denoiser-<tier> ─ Decoder ─ VideoEncoder ─ S3
+          │         └─ ImageEncoder ─┘
+       job table
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from cluster.stage import StageConfig
+from deployments.decoder import Decoder
+from deployments.denoiser import Denoiser
+from deployments.dispatcher import Dispatcher
+from deployments.image_encoder import ImageEncoder
+from deployments.text_encoder import TextEncoder
+from deployments.video_encoder import VideoEncoder
+from diffusion.model_folder import ModelCard, ModelFolder
+from serve.config import AppConfig, ConfigError, parse
+from serve.http_api import create_app
+from serve.videos import Videos
+from storage.job_store import SqlJobStore
+from storage.object_store import S3ObjectStore
+
+
+def build_app(args: Mapping[str, Any]) -> Application:
+    """The builder that a Serve config file names; `args` are its application's args."""
+    config = parse(args, "args of the Serve config file")
+    if config.object_store is None or config.job_store is None:
+        raise ConfigError("object_store and job_store may be left out for `shopreel up` only")
+    model, store, jobs, stages = config.model, config.object_store, config.job_store, config.stages
+    folder = ModelFolder.open(model)
+    digests = folder.digests()
+    card = ModelCard.of(model, folder, digests)
+
+    text_encoder = _stage(TextEncoder, stages.text_encoder).bind(
+        stages.text_encoder, model, digests
+    )
+    image_encoder = _stage(ImageEncoder, stages.image_encoder).bind(
+        stages.image_encoder, model, digests, store, config.limits.photo
+    )
+    denoisers = [
+        _stage(Denoiser, tier, tier.deployment_name).bind(tier, model, digests)
+        for tier in config.tiers
+    ]
+    decoder = _stage(Decoder, stages.decoder).bind(stages.decoder, model, digests)
+    video_encoder = _stage(VideoEncoder, stages.video_encoder).bind(stages.video_encoder, store)
+    dispatcher = serve.deployment(**stages.dispatcher.options())(Dispatcher).bind(
+        stages.dispatcher,
+        jobs,
+        config.tiers,
+        text_encoder,
+        image_encoder,
+        denoisers,
+        decoder,
+        video_encoder,
+    )
+    return _stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI").bind(config, card, dispatcher)
+
+
+def _stage(cls: Any, config: StageConfig, name: str | None = None) -> Any:
+    return serve.deployment(**config.options(name or cls.__name__))(cls)
+
+
+class VideoAPI:
+    """The ingress: any replica answers any id, because what it knows is in the stores."""
+
+    def __init__(self, config: AppConfig, model: ModelCard, dispatcher: DeploymentHandle):
+        assert config.job_store is not None
+        assert config.object_store is not None
+        self._dispatcher = dispatcher
+        self._videos = Videos(
+            config,
+            model,
+            SqlJobStore(config.job_store),
+            S3ObjectStore(config.object_store),
+            wake=lambda: dispatcher.wake.remote(),
+            dispatcher_broken=self._dispatcher_broken,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's name for it
+        return create_app(self._videos)
+
+    async def _dispatcher_broken(self, timeout_s: float = 2.0) -> list[str]:
+        response = self._dispatcher.not_ready.remote()
+        try:
+            broken: list[str] = await asyncio.wait_for(response, timeout_s)
+        except TimeoutError:
+            response.cancel()
+            return [f"dispatcher: no answer in {timeout_s:g} s"]
+        return broken

@@ -1,0 +1,83 @@
+"""A small client of the HTTP API, for the command line."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+Video = dict[str, Any]
+"""The wire's Video object (serve.schemas.Video) as JSON."""
+
+TERMINAL = frozenset({"completed", "failed", "cancelled"})
+
+
+class ServiceError(Exception):
+    """The service refused or could not be reached; the message is fit for a person."""
+
+
+class Client:
+    def __init__(self, base_url: str, timeout_s: float = 30.0):
+        self._base_url = base_url
+        self._http = httpx2.Client(base_url=base_url, timeout=timeout_s, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def create(self, photo: Path, **fields: Any) -> Video:
+        """Submit a job. Fields that are None are left to the server. Raises ServiceError."""
+        form = {name: str(value) for name, value in fields.items() if value is not None}
+        files = {"input_reference": (photo.name, photo.read_bytes())}
+        return self._json(self._request("POST", "/v1/videos", data=form, files=files))
+
+    def get(self, video_id: str) -> Video:
+        return self._json(self._request("GET", f"/v1/videos/{video_id}"))
+
+    def wait(
+        self, video_id: str, on_update: Callable[[Video], None], poll_s: float = 0.25
+    ) -> Video:
+        """Poll until the job has ended, telling every state on the way."""
+        while True:
+            video = self.get(video_id)
+            on_update(video)
+            if video["status"] in TERMINAL:
+                return video
+            time.sleep(poll_s)
+
+    def content(self, video_id: str, variant: str = "video") -> bytes:
+        path = f"/v1/videos/{video_id}/content"
+        return self._request("GET", path, params={"variant": variant}).content
+
+    def _request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
+        try:
+            response = self._http.request(method, path, **kwargs)
+        except httpx2.TransportError as e:
+            raise ServiceError(
+                f"no service answers at {self._base_url} ({e}); start one with `shopreel up`"
+            ) from e
+        if response.is_error:
+            raise ServiceError(_message(response))
+        return response
+
+    @staticmethod
+    def _json(response: httpx2.Response) -> Video:
+        parsed: Video = response.json()
+        return parsed
+
+
+def _message(response: httpx2.Response) -> str:
+    try:
+        error = response.json()["error"]
+        return f"{error['message']} ({response.status_code} {error['code']})"
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status_code} {response.text[:200]}"

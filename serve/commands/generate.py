@@ -1,0 +1,48 @@
+"""`shopreel generate`: one video through the running service."""
+
+import json
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from serve.client import Client, ServiceError
+from serve.commands.progress import JobProgress
+from storage.keys import download_name
+
+console = Console(stderr=True)
+
+
+def run_generate(
+    photo: Path,
+    prompt: str,
+    preset: str,
+    seed: int | None,
+    smooth: bool,
+    out: Path | None,
+    url: str,
+    as_json: bool,
+) -> None:
+    try:
+        with Client(url) as client, JobProgress(console) as progress:
+            bar = progress.add(photo.name)
+            video = client.create(
+                photo, prompt=prompt, preset=preset, seed=seed, enable_frame_interpolation=smooth
+            )
+            video = client.wait(video["id"], lambda v: progress.show(bar, v))
+            if video["status"] != "completed":
+                error = video["error"] or {"code": video["status"], "message": ""}
+                raise ServiceError(f"{error['message']} ({error['code']})")
+            content = client.content(video["id"])
+    except ServiceError as e:
+        console.print(f"[red]failed:[/] {e}", highlight=False)
+        raise typer.Exit(1) from e
+    path = out or Path(download_name(video["created_at"], video["id"], photo.stem))
+    path.write_bytes(content)
+    if as_json:
+        typer.echo(json.dumps({**video, "file": str(path)}))
+    else:
+        typer.echo(
+            f"{path}  {video['size']}, {video['num_frames']} frames at {video['fps']:g}/s,"
+            f" seed {video['seed']}"
+        )

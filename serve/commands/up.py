@@ -1,0 +1,74 @@
+"""`shopreel up`: the one-machine cluster in the foreground."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from cluster.local import ClusterFailed, Endpoints, LocalCluster, Own, prepare_environment
+from serve.commands import LOCAL_CONFIG
+
+console = Console(stderr=True)
+
+
+def run_up(
+    config: Path | None, port: int | None, data: Path, model: str | None, revision: str | None
+) -> None:
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    with (
+        console.status("starting") as status,
+        cluster_up(config, port, data, model, revision, status.update) as running,
+    ):
+        status.stop()
+        typer.echo(f"ready {running.base_url}")
+        stopped.wait()
+        status.start()
+
+
+@contextmanager
+def cluster_up(
+    config: Path | None,
+    port: int | None,
+    data: Path,
+    model: str | None,
+    revision: str | None,
+    report: Callable[[str], None],
+) -> Iterator[Endpoints]:
+    """A running cluster; on leaving, drained and gone. Ends the command where it cannot start."""
+    prepare_environment(data)
+    if model is not None:
+        os.environ["SHOPREEL_MODEL__SOURCE"] = model
+        os.environ["SHOPREEL_MODEL__NAME"] = Path(model).name
+    if revision is not None:
+        os.environ["SHOPREEL_MODEL__REVISION"] = revision
+    from serve.config import ConfigError, load
+
+    try:
+        loaded = load(config or LOCAL_CONFIG)
+        host, file_port = loaded.http_address
+        document = loaded.with_http(host, port or file_port)
+        own = Own(
+            object_store=loaded.app.object_store is None,
+            job_store=loaded.app.job_store is None,
+            tiny_model=loaded.app.model.source == "tiny",
+        )
+    except ConfigError as e:
+        raise _ended(e) from e
+    with LocalCluster(data, report) as cluster:
+        try:
+            endpoints = cluster.start(document, own)
+        except ClusterFailed as e:
+            raise _ended(e) from e
+        yield endpoints
+
+
+def _ended(error: Exception) -> typer.Exit:
+    console.print(f"[red]not started:[/] {error}", highlight=False)
+    return typer.Exit(1)

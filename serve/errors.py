@@ -1,0 +1,104 @@
+"""Exceptions to HTTP, in one table.
+
+ApiError                 raised by the routes themselves; carries its own row
+everything else          looked up in TABLE by class, most special first
+"""
+
+from dataclasses import dataclass
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+
+from diffusion.errors import UnsupportedSize
+from serve.schemas import ErrorDetail, ErrorEnvelope
+from storage.errors import JobNotFound, ObjectNotFound, StoreMisconfigured, StoreUnavailable
+from video.errors import PhotoError, UnsupportedPhotoType
+
+REQUEST, NOT_FOUND, CONFLICT, SERVER = (
+    "invalid_request_error",
+    "not_found_error",
+    "conflict_error",
+    "server_error",
+)
+
+
+class ApiError(Exception):
+    """A refusal with its HTTP status, envelope type, code and the parameter at fault."""
+
+    def __init__(
+        self,
+        status: int,
+        type: str,
+        code: str,
+        message: str,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(status, type, code, message, param, retry_after_s)
+        self.status, self.type, self.code = status, type, code
+        self.message, self.param, self.retry_after_s = message, param, retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    status: int
+    type: str
+    code: str | None = None  # None: the exception's own `code`
+    param: str | None = None
+    retry_after_s: int | None = None
+
+
+TABLE: dict[type[Exception], _Row] = {
+    UnsupportedPhotoType: _Row(415, REQUEST, None, "input_reference"),
+    PhotoError: _Row(422, REQUEST, None, "input_reference"),
+    UnsupportedSize: _Row(400, REQUEST, "unsupported_size", "size"),
+    JobNotFound: _Row(404, NOT_FOUND, "video_not_found"),
+    ObjectNotFound: _Row(404, NOT_FOUND, "content_not_found"),
+    StoreUnavailable: _Row(503, SERVER, "store_unavailable", retry_after_s=5),
+    StoreMisconfigured: _Row(503, SERVER, "store_misconfigured", retry_after_s=60),
+}
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """The answer to `error`: its row in TABLE, or 500 without a word of what went on inside."""
+    if isinstance(error, ApiError):
+        return error
+    for cls in type(error).__mro__:
+        if row := TABLE.get(cls):
+            code = row.code or str(error.code)  # type: ignore[attr-defined]
+            return ApiError(row.status, row.type, code, str(error), row.param, row.retry_after_s)
+    return ApiError(500, SERVER, "internal", "the server failed; the log has the reason")
+
+
+def from_validation(error: ValidationError | RequestValidationError) -> ApiError:
+    """The first problem of a request's fields, in the caller's words."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"] if part not in ("query", "path", "body")]
+    param = ".".join(location) or None
+    if problem["type"] == "extra_forbidden":
+        return unknown_parameter(param or "")
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    code = "missing_parameter" if problem["type"] == "missing" else "invalid_parameter"
+    return ApiError(400, REQUEST, code, f"{param}: {message}" if param else message, param)
+
+
+def unknown_parameter(name: str) -> ApiError:
+    return ApiError(
+        400, REQUEST, "unknown_parameter", f"unknown parameter {name!r}; see /openapi.json", name
+    )
+
+
+async def respond(request: Request, error: Exception) -> JSONResponse:
+    """The error envelope as a response."""
+    e = (
+        from_validation(error)
+        if isinstance(error, ValidationError | RequestValidationError)
+        else as_api_error(error)
+    )
+    envelope = ErrorEnvelope(
+        error=ErrorDetail(message=e.message, type=e.type, param=e.param, code=e.code)
+    )
+    headers = {} if e.retry_after_s is None else {"Retry-After": str(e.retry_after_s)}
+    return JSONResponse(envelope.model_dump(), e.status, headers)

@@ -1,0 +1,110 @@
+"""From what a caller sent to a complete JobRequest: explicit over preset, no contradictions."""
+
+import math
+import secrets
+from typing import TypeVar
+
+import uuid_utils
+
+from catalog.presets import NEGATIVE_PROMPT, Preset
+from diffusion.model_folder import ModelCard
+from diffusion.params import SamplingParams
+from serve.config import AppConfig
+from serve.errors import REQUEST, ApiError
+from serve.schemas import CreateVideo
+from storage import keys
+from storage.jobs import JobRequest, OutputParams
+from video.photo import Photo, target_size
+
+T = TypeVar("T")
+
+SMOOTH_FPS = 24
+"""Interpolation fills up to here: below 24 frames/s most shop platforms refuse a video."""
+
+
+def resolve(
+    create: CreateVideo, photo: Photo, tenant: str, model: ModelCard, config: AppConfig
+) -> JobRequest:
+    """Fill in every default, the seed included. Raises ApiError and UnsupportedSize."""
+    if create.model not in (None, model.name):
+        raise _refused("model", f"no model {create.model!r} here; this server has {model.name!r}")
+    preset = config.presets.get(create.preset)
+    if preset is None:
+        raise _refused("preset", f"no preset {create.preset!r}; have {', '.join(config.presets)}")
+    longest = config.limits.max_prompt_chars
+    for name in ("prompt", "negative_prompt"):
+        if len(getattr(create, name) or "") > longest:
+            raise _refused(name, f"{name} is longer than {longest} characters")
+
+    width, height = _size(create, photo, preset, model, config)
+    num_frames, fps = _timing(create, preset)
+    inbetweens = max(0, math.ceil(SMOOTH_FPS / fps) - 1) if create.enable_frame_interpolation else 0
+    return JobRequest(
+        id=f"video_{uuid_utils.uuid7().hex}",
+        tenant=tenant,
+        model=model.name,
+        model_revision=model.revision,
+        photo_key=keys.input_key(tenant, photo.sha256),
+        photo_sha256=photo.sha256,
+        sampling=SamplingParams(
+            prompt=create.prompt,
+            negative_prompt=_given(create.negative_prompt, NEGATIVE_PROMPT),
+            width=width,
+            height=height,
+            num_frames=num_frames,
+            num_inference_steps=_given(create.num_inference_steps, preset.num_inference_steps),
+            guidance_scale=_given(create.guidance_scale, preset.guidance_scale),
+            motion_fps=_given(create.motion_fps, preset.motion_fps),
+            seed=_given(create.seed, secrets.randbits(31)),
+        ),
+        output=OutputParams(fit=create.fit, fps=fps, inbetweens=inbetweens),
+        preset=create.preset,
+        sku=create.sku,
+        title=create.title,
+        metadata=create.metadata,
+    )
+
+
+def _size(
+    create: CreateVideo, photo: Photo, preset: Preset, model: ModelCard, config: AppConfig
+) -> tuple[int, int]:
+    if create.width is not None and create.height is not None:
+        size = create.width, create.height
+    else:
+        rows, columns = photo.rgb.shape[:2]
+        size = target_size(columns, rows, preset.area_px, model.size_multiple)
+    model.check_size(*size)
+    most = config.limits.max_area_px
+    if size[0] * size[1] > most:
+        raise _refused("size", f"{size[0]}x{size[1]} has more than {most} pixels")
+    return size
+
+
+def _timing(create: CreateVideo, preset: Preset) -> tuple[int, int]:
+    """(num_frames, fps): with `seconds` given, whichever of the two is open follows from it."""
+    fps = _given(create.fps, preset.fps)
+    frames = _given(create.num_frames, preset.num_frames)
+    if create.seconds is None:
+        return frames, fps
+    seconds = float(create.seconds)
+    if create.num_frames is None:
+        frames = round(seconds * fps)
+    elif create.fps is None and seconds > 0:
+        fps = max(1, round(frames / seconds))
+    reach = f"8 to 32 frames at {fps} fps last {8 / fps:g} to {32 / fps:g} s"
+    if not 8 <= frames <= 32:
+        raise _refused("seconds", f"{create.seconds} s at {fps} fps is out of reach: {reach}")
+    # A clip is a whole number of frames, so its length may be half a frame off what was asked.
+    if abs(frames / fps - seconds) > 0.5 / fps:
+        raise _refused(
+            "seconds", f"{create.seconds} s contradicts {frames} frames at {fps} fps; {reach}"
+        )
+    return frames, fps
+
+
+def _refused(param: str, message: str) -> ApiError:
+    return ApiError(400, REQUEST, "invalid_parameter", message, param)
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value

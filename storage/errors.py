@@ -1,0 +1,84 @@
+"""What can go wrong in the stores.
+
+StorageError
+├── ObjectNotFound       no object under this key
+├── StoreMisconfigured   bucket missing, keys refused, no conditional PUT: an operator must act
+├── StoreUnavailable     no answer in time, or a 5xx: retry later (the only retryable one)
+├── JobNotFound          no such job for this tenant
+├── IdempotencyConflict  the key was used for another request
+├── IllegalTransition    the job is in a state that forbids this
+├── StaleAttempt         another attempt owns the job now: drop your work
+└── StaleDispatcher      a newer Dispatcher has started: stop leasing
+
+Constructors take positional arguments only: keyword-only ones lose their type over a Ray handle.
+"""
+
+
+class StorageError(Exception):
+    """Root of what the stores raise. `retryable` says whether the same call may succeed later."""
+
+    retryable = False
+
+
+class ObjectNotFound(StorageError):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"no object under key {self.key!r}"
+
+
+class StoreMisconfigured(StorageError):
+    """The message says what is wrong and how to mend it."""
+
+
+class StoreUnavailable(StorageError):
+    retryable = True
+
+
+class JobNotFound(StorageError):
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"no video {self.job_id!r}"
+
+
+class IdempotencyConflict(StorageError):
+    def __init__(self, key: str, job_id: str) -> None:
+        super().__init__(key, job_id)
+        self.key, self.job_id = key, job_id
+
+    def __str__(self) -> str:
+        return f"idempotency key {self.key!r} was used for another request, video {self.job_id}"
+
+
+class IllegalTransition(StorageError):
+    def __init__(self, job_id: str, current: str, target: str) -> None:
+        super().__init__(job_id, current, target)
+        self.job_id, self.current, self.target = job_id, current, target
+
+    def __str__(self) -> str:
+        return f"video {self.job_id} is {self.current} and cannot become {self.target}"
+
+
+class StaleAttempt(StorageError):
+    def __init__(self, job_id: str, number: int, epoch: int) -> None:
+        super().__init__(job_id, number, epoch)
+        self.job_id, self.number, self.epoch = job_id, number, epoch
+
+    def __str__(self) -> str:
+        return (
+            f"attempt {self.number} (epoch {self.epoch}) of video {self.job_id} no longer owns it"
+        )
+
+
+class StaleDispatcher(StorageError):
+    def __init__(self, epoch: int, newest: int) -> None:
+        super().__init__(epoch, newest)
+        self.epoch, self.newest = epoch, newest
+
+    def __str__(self) -> str:
+        return f"dispatcher epoch {self.epoch} is superseded by {self.newest}"

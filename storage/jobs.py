@@ -1,0 +1,166 @@
+"""The durable record of one video: its parameters, its states and the legal ways between them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+from diffusion.params import SamplingParams
+from storage.errors import IllegalTransition
+
+PIPELINE_VERSION = "1"
+"""Part of every result id: raised when the same parameters begin to give other pixels."""
+
+
+class JobStatus(StrEnum):
+    """What a caller sees; `queued` until the Dispatcher leases the job."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return not _TRANSITIONS[self]
+
+
+_TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.QUEUED: frozenset({JobStatus.IN_PROGRESS, JobStatus.CANCELLED}),
+    JobStatus.IN_PROGRESS: frozenset(
+        {JobStatus.QUEUED, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
+    ),
+    JobStatus.COMPLETED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+
+
+def check_transition(job_id: str, current: JobStatus, target: JobStatus) -> None:
+    """Raises IllegalTransition unless a job may go from `current` to `target`."""
+    if target not in _TRANSITIONS[current]:
+        raise IllegalTransition(job_id, current, target)
+
+
+class Stage(StrEnum):
+    """Where an in_progress job is on its way; the values are the HTTP contract's."""
+
+    ENCODING = "encoding"
+    DENOISING = "denoising"
+    DECODING = "decoding"
+    ENCODING_VIDEO = "encoding_video"
+    STORING = "storing"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputParams:
+    """How frames become a file, and how the photo becomes frame 0."""
+
+    fit: str  # video.photo.Fit
+    fps: float  # playback rate of the generated frames, frames/s
+    inbetweens: int  # interpolated between neighbours; the file plays at fps * (inbetweens + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a job. Every write and stage call carries it: a stale try changes nothing."""
+
+    job_id: str
+    number: int  # 1, 2, ... within the job
+    epoch: int  # of the Dispatcher that leased it
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFile:
+    """A committed result, as it stands in results/<tenant>/<result_id>.json."""
+
+    result_id: str
+    video_key: str
+    poster_key: str
+    spritesheet_key: str
+    manifest_key: str  # sidecar JSON: every parameter, seed, model revision, timings
+    sha256: str  # of the MP4
+    size_bytes: int
+    width: int  # px
+    height: int  # px
+    frames: int
+    fps: float
+    seconds: float
+    timings: dict[str, float] = field(default_factory=dict)  # stage -> seconds
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True, indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "VideoFile":
+        return cls(**json.loads(data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """What the caller asked for, with every default filled in. Never changes after creation."""
+
+    id: str
+    tenant: str
+    model: str  # the name the caller sees
+    model_revision: str  # sha256 of the weights
+    photo_key: str
+    photo_sha256: str
+    sampling: SamplingParams
+    output: OutputParams
+    preset: str
+    sku: str | None = None
+    title: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def result_id(self) -> str:
+        """Content address of the result: who, which photo, parameters, weights and code."""
+        identity = {
+            "tenant": self.tenant,
+            "photo": self.photo_sha256,
+            "sampling": asdict(self.sampling),
+            "output": asdict(self.output),
+            "model": self.model_revision,
+            "pipeline": PIPELINE_VERSION,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "JobRequest":
+        fields = json.loads(data)
+        fields["sampling"] = SamplingParams(**fields["sampling"])
+        fields["output"] = OutputParams(**fields["output"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A row of the job table. Times are Unix seconds."""
+
+    request: JobRequest
+    status: JobStatus
+    created_at: float
+    started_at: float | None = None
+    completed_at: float | None = None
+    stage: Stage | None = None
+    step: int = 0  # denoising steps done
+    attempt: int = 0  # tries begun
+    epoch: int = 0  # of the Dispatcher that holds or held the lease
+    lease_until: float | None = None
+    result: VideoFile | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+    @property
+    def current_attempt(self) -> Attempt:
+        return Attempt(self.request.id, self.attempt, self.epoch)

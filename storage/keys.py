@@ -1,0 +1,76 @@
+"""The bucket's layout. Every key of the system is made here, and only from checked parts.
+
+inputs/<tenant>/<sha256>             a photo as it was uploaded
+jobs/<job>/request.json              what was asked: the job table can be rebuilt from these
+attempts/<job>/<n>/video.mp4         what one try made; garbage unless a result names it
+                   poster.webp
+                   spritesheet.webp
+                   manifest.json
+results/<tenant>/<result_id>.json    the commit: names the files of the one attempt that won
+"""
+
+import re
+from datetime import UTC, datetime
+
+from storage.jobs import Attempt
+
+_PART = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_SKU_CHARS = 40
+_SHORT_ID_CHARS = 12
+
+
+def input_key(tenant: str, sha256: str) -> str:
+    return f"inputs/{_checked(tenant)}/{_checked(sha256)}"
+
+
+def request_key(job_id: str) -> str:
+    return f"jobs/{_checked(job_id)}/request.json"
+
+
+def attempts_prefix(job_id: str) -> str:
+    """Everything any try at this job has written."""
+    return f"attempts/{_checked(job_id)}/"
+
+
+def attempt_prefix(attempt: Attempt) -> str:
+    return f"{attempts_prefix(attempt.job_id)}{attempt.number}/"
+
+
+def video_key(attempt: Attempt) -> str:
+    return attempt_prefix(attempt) + "video.mp4"
+
+
+def poster_key(attempt: Attempt) -> str:
+    return attempt_prefix(attempt) + "poster.webp"
+
+
+def spritesheet_key(attempt: Attempt) -> str:
+    return attempt_prefix(attempt) + "spritesheet.webp"
+
+
+def manifest_key(attempt: Attempt) -> str:
+    return attempt_prefix(attempt) + "manifest.json"
+
+
+def result_key(tenant: str, result_id: str) -> str:
+    return f"results/{_checked(tenant)}/{_checked(result_id)}.json"
+
+
+def download_name(created_at: float, job_id: str, sku: str | None) -> str:
+    """A file name people can read: when (UTC), which product, which job.
+
+    `created_at` is in Unix seconds. The time alone would collide between jobs of one second, so
+    the end of the job id follows (its random part, where ids begin with a time).
+    """
+    at = datetime.fromtimestamp(created_at, UTC).strftime("%Y%m%dT%H%M%SZ")
+    # A SKU is anybody's text, so unlike a key it is rewritten, not refused.
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", sku or "")[:_SKU_CHARS].strip("-")
+    short_id = _checked(job_id)[-_SHORT_ID_CHARS:]
+    return "_".join(filter(None, ("shopreel", at, readable, short_id))) + ".mp4"
+
+
+def _checked(part: str) -> str:
+    """Raises ValueError on what could leave its place in the tree: `/`, `..`, NUL, non-ASCII."""
+    if not _PART.fullmatch(part):
+        raise ValueError(f"not usable in an object key: {part[:80]!r}")
+    return part

@@ -1,0 +1,123 @@
+"""A one-machine cluster as a user starts it: `shopreel up` in a process of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+import yaml
+
+from cluster.local import Endpoints
+from serve.client import Client
+
+ROOT = Path(__file__).parents[2]
+SHOPREEL = Path(sys.executable).with_name("shopreel")
+
+
+def free_port() -> int:
+    """A port that was free just now, outside Ray's worker range."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if not 10002 <= port <= 19999:
+            return port
+
+
+def write_config(path: Path, **changes: Any) -> Path:
+    """cluster/local.yaml with some of the application's args changed: dotted names to values."""
+    document = yaml.safe_load((ROOT / "cluster" / "local.yaml").read_text())
+    (application,) = document["applications"]
+    for name, value in changes.items():
+        if name == "import_path":
+            application["import_path"] = value
+            continue
+        section = application["args"]
+        *parents, leaf = name.split(".")
+        for parent in parents:
+            section = section[int(parent) if parent.isdigit() else parent]
+        section[leaf] = value
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+class LiveCluster:
+    """`shopreel up` over `data`; a context that ends it with SIGTERM."""
+
+    def __init__(self, data: Path, config: Path | None = None):
+        self.data = data
+        self.url = ""
+        self._config = config
+        self._process: subprocess.Popen[str] | None = None
+        self._family: list[psutil.Process] = []
+
+    def start(self, timeout_s: float = 120) -> Self:
+        command = [str(SHOPREEL), "up", "--data", str(self.data), "--port", str(free_port())]
+        if self._config is not None:
+            command += ["--config", str(self._config)]
+        self.data.mkdir(parents=True, exist_ok=True)
+        log = (self.data / "up.log").open("a")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "SHOPR"))}
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+        )
+        assert self._process.stdout is not None
+        timer = time.monotonic() + timeout_s
+        line = self._process.stdout.readline()  # `up` prints one line: ready URL
+        assert line.startswith("ready "), f"{line}{(self.data / 'up.log').read_text()}"
+        assert time.monotonic() < timer
+        self.url = line.split()[1]
+        self._family = psutil.Process(self._process.pid).children(recursive=True)
+        return self
+
+    @property
+    def endpoints(self) -> Endpoints:
+        return Endpoints.read(self.data)
+
+    def client(self) -> Client:
+        return Client(self.url)
+
+    def replica(self, deployment: str) -> psutil.Process:
+        """The one process of a deployment; for tests that end it."""
+        assert self._process is not None
+        (found,) = (
+            process
+            for process in psutil.Process(self._process.pid).children(recursive=True)
+            if f"ServeReplica:shopreel:{deployment}" in " ".join(process.cmdline())
+        )
+        return found
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 90) -> int:
+        """End it by a signal; its exit code."""
+        assert self._process is not None
+        self._family += psutil.Process(self._process.pid).children(recursive=True)
+        self._process.send_signal(number)
+        return self._process.wait(timeout_s)
+
+    def left_behind(self, patience_s: float = 5) -> list[str]:
+        """What still runs of all that the cluster ever started, after it has ended."""
+        _, alive = psutil.wait_procs(self._family, timeout=patience_s)
+        return [f"{p.pid} {' '.join(p.cmdline())[:120]}" for p in alive if p.is_running()]
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.stop()

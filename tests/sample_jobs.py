@@ -1,0 +1,46 @@
+"""Jobs, a clock and a policy to test the job store with."""
+
+from collections.abc import Callable
+
+from diffusion.params import SamplingParams
+from storage.job_store import JobStore
+from storage.jobs import Attempt, JobRequest, OutputParams, VideoFile
+
+LEASE_S = 30.0
+MAX_ATTEMPTS = 3
+VIDEO = VideoFile("r", "v", "p", "s", "m", "0" * 64, 1, 64, 64, 8, 8.0, 1.0, {"denoising": 0.5})
+
+
+def make_request(job_id: str, tenant: str = "shop", sku: str | None = None) -> JobRequest:
+    return JobRequest(
+        id=job_id,
+        tenant=tenant,
+        model="i2vgen-xl",
+        model_revision="abc",
+        photo_key="inputs/shop/123",
+        photo_sha256="123",
+        sampling=SamplingParams("a bag turns", "", 64, 64, 8, 4, 9.0, 16, seed=1),
+        output=OutputParams(fit="crop", fps=8.0, inbetweens=0),
+        preset="preview",
+        sku=sku,
+        metadata={"k": "värde"},
+    )
+
+
+class Clock:
+    """Stands still until a test moves it. Unix seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def ways_out(store: JobStore) -> list[Callable[[Attempt], object]]:
+    """The three ways out of an attempt."""
+    return [
+        lambda attempt: store.complete(attempt, VIDEO),
+        lambda attempt: store.fail(attempt, "internal", ""),
+        lambda attempt: store.release(attempt, "internal"),
+    ]

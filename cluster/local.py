@@ -9,13 +9,16 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import psutil
 
 from cluster.embedded_s3 import EmbeddedS3
 
@@ -59,12 +62,16 @@ def prepare_environment(data: Path) -> None:
         RAY_USAGE_STATS_ENABLED="0",
         RAY_SERVE_LOG_TO_STDERR="0",
         RAY_DEDUP_LOGS="1",
+        # Ray's handler would print a stack trace for every Ctrl-C.
+        RAY_DISABLE_FAILURE_SIGNAL_HANDLER="1",
         # Ray's own switch for "this machine alone": every daemon listens on 127.0.0.1.
         RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
         # How soon autoscaling sees load; Ray's 10 s make a small cluster sluggish.
         RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
         RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
-        HF_HUB_OFFLINE=os.environ.get("HF_HUB_OFFLINE", "0"),
+        TRANSFORMERS_VERBOSITY="error",
+        DIFFUSERS_VERBOSITY="error",
+        HF_HUB_DISABLE_PROGRESS_BARS="1",
     )
 
 
@@ -75,6 +82,7 @@ class LocalCluster:
         self._data = data.resolve()
         self._report = report
         self._s3: EmbeddedS3 | None = None
+        self._ray_temp: str | None = None
         self._lock = (self._data / "lock").open("w")
 
     def start(self, document: Mapping[str, Any], own: "Own") -> Endpoints:
@@ -98,15 +106,20 @@ class LocalCluster:
         from ray import serve
 
         (self._data / "cluster.json").unlink(missing_ok=True)
+        family = psutil.Process().children(recursive=True)
         try:
             if ray.is_initialized():
                 self._report("draining")
                 _drain(drain_s)
                 serve.shutdown()
         finally:
+            self._report("stopping")
             ray.shutdown()
             if self._s3 is not None:
                 self._s3.stop()
+            _end(family)
+            if self._ray_temp is not None:
+                shutil.rmtree(self._ray_temp, ignore_errors=True)
             self._lock.close()
 
     def __enter__(self) -> Self:
@@ -149,6 +162,8 @@ class LocalCluster:
         import ray
 
         self._report("starting Ray")
+        # Ray's sockets live in here and a socket's path may have 107 bytes: not in the data folder.
+        self._ray_temp = tempfile.mkdtemp(prefix="reel-")
         context = ray.init(
             num_cpus=_LOGICAL_CPUS,
             include_dashboard=True,
@@ -157,8 +172,7 @@ class LocalCluster:
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            # Ray's sockets live below it and a socket's path may have 107 bytes.
-            _temp_dir=tempfile.mkdtemp(prefix="reel-"),
+            _temp_dir=self._ray_temp,
         )
         http = document["http_options"]
         return Endpoints(
@@ -203,9 +217,20 @@ def _drain(grace_s: float) -> None:
     from ray import serve
     from ray.serve.exceptions import RayServeException
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         dispatcher = serve.get_deployment_handle("Dispatcher", _APP)
         dispatcher.drain.remote(grace_s).result(timeout_s=grace_s + 5)
     except (RayServeException, TimeoutError):
         # It never came up, or hangs: leases run out and the next start takes the jobs again.
         logging.getLogger(__name__).warning("the dispatcher could not be drained")
+
+
+def _end(family: Sequence[psutil.Process]) -> None:
+    """Ray's agents outlive a raylet that was killed, now and then; nothing of ours may."""
+    _, alive = psutil.wait_procs(family, timeout=2)
+    for process in alive:
+        process.terminate()
+    _, alive = psutil.wait_procs(alive, timeout=3)
+    for process in alive:
+        process.kill()

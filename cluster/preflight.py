@@ -61,9 +61,7 @@ def check_packages() -> Iterator[Check]:
 def check_port(host: str, port: int) -> Check:
     name = f"port {port}"
     if 10002 <= port <= 19999:
-        return Check(
-            name, "fail", "in Ray's worker range", "choose one below 10002 or above 19999"
-        )
+        return Check(name, "fail", "in Ray's worker range", "choose one below 10002 or above 19999")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,7 +1,7 @@
 """Renders the example product photos with the numpy studio in `studio/`: no camera, no assets.
 
     python examples/render_products.py                       # all photos, some minutes
-    python examples/render_products.py watch-steel --scale 0.3 --out /tmp/draft
+    python examples/render_products.py watch-steel --scale 0.3 --out draft
 
 The set is test material too: ratios, formats, an alpha channel and an EXIF orientation vary on
 purpose. The same versions of numpy, OpenCV and Pillow write the same bytes on every run.
@@ -126,24 +126,25 @@ PRODUCTS = (
 
 
 def encode(photo: Photo, store: Store) -> bytes:
-    """The file's bytes: the best quality of JPEG or WebP within the budget."""
-    if store is Store.PNG_CUT_OUT:
-        buffer = io.BytesIO()
-        Image.fromarray(photo.cut_out).save(buffer, "PNG", optimize=True)
-        return buffer.getvalue()
-    image = Image.fromarray(photo.full)
+    """The file's bytes: PNG as it is, JPEG and WebP at the best quality within the budget."""
+    cut_out = store is Store.PNG_CUT_OUT
+    image = Image.fromarray(photo.cut_out if cut_out else photo.full)
     exif = Image.Exif()
     if store is Store.JPEG_TURNED:
         image = image.transpose(Image.Transpose.ROTATE_90)  # anticlockwise
         exif[EXIF_ORIENTATION] = TURN_CLOCKWISE
     for quality in range(95, 50, -3):
         buffer = io.BytesIO()
-        if store is Store.WEBP:
+        if cut_out:
+            image.save(buffer, "PNG", optimize=True)
+        elif store is Store.WEBP:
             image.save(buffer, "WEBP", quality=quality, method=6)
         else:
             image.save(buffer, "JPEG", quality=quality, optimize=True, exif=exif)
         if buffer.tell() <= BUDGET:
             return buffer.getvalue()
+        if cut_out:
+            break
     raise ValueError(f"the photo does not fit {BUDGET} bytes at any acceptable quality")
 
 

@@ -11,17 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.errors import IdempotencyConflict, StaleAttempt, StaleDispatcher, StoreUnavailable
 from storage.jobs import Attempt, Job, JobRequest, JobStatus, Stage, VideoFile, check_transition
-from storage.tables import (
-    WRITES,
-    dispatchers,
-    job_from_row,
-    jobs,
-    metadata,
-    open_engine,
-    owned_by,
-    row_of,
-    transaction,
-)
+from storage.tables import dispatchers, jobs, open_tables, owned_by, row_of, to_job, transaction
 
 
 class JobStoreConfig(BaseModel):
@@ -127,10 +117,7 @@ class SqlJobStore:
 
     def __init__(self, config: JobStoreConfig, clock: Callable[[], float] = time.time) -> None:
         self._config, self._clock = config, clock
-        self._reads = open_engine(config.url)
-        self._writes = self._reads.execution_options(**{WRITES: True})
-        with transaction(self._writes) as db:
-            metadata.create_all(db)
+        self._reads, self._writes = open_tables(config.url)
 
     def close(self) -> None:
         self._reads.dispose()
@@ -148,9 +135,7 @@ class SqlJobStore:
         }
         try:
             with transaction(self._writes) as db:
-                return job_from_row(
-                    db.execute(insert(jobs).values(values).returning(*jobs.c)).one()
-                )
+                return to_job(db.execute(insert(jobs).values(values).returning(*jobs.c)).one())
         except IntegrityError:
             pass  # known already: asked only now, as two callers could ask before either inserts
         known = jobs.c.id == request.id
@@ -162,11 +147,11 @@ class SqlJobStore:
             raise StoreUnavailable(f"the job that {request.id} repeats was deleted just now")
         if idempotency and row.fingerprint != idempotency.fingerprint:
             raise IdempotencyConflict(idempotency.key, row.id)
-        return job_from_row(row)
+        return to_job(row)
 
     def get(self, tenant: str, job_id: str) -> Job:
         with transaction(self._reads) as db:
-            return job_from_row(row_of(db, tenant, job_id))
+            return to_job(row_of(db, tenant, job_id))
 
     def list_jobs(
         self,
@@ -189,20 +174,20 @@ class SqlJobStore:
             if after is not None:
                 seen = row_of(db, tenant, after).seq
                 query = query.where(jobs.c.seq > seen if ascending else jobs.c.seq < seen)
-            return [job_from_row(row) for row in db.execute(query)]
+            return [to_job(row) for row in db.execute(query)]
 
     def cancel(self, tenant: str, job_id: str) -> Job:
         with transaction(self._writes) as db:
             row = row_of(db, tenant, job_id, lock=True)
             if row.status.is_terminal:
-                return job_from_row(row)
+                return to_job(row)
             return self._end(db, row.seq, JobStatus.CANCELLED)
 
     def delete(self, tenant: str, job_id: str) -> Job:
         with transaction(self._writes) as db:
             row = row_of(db, tenant, job_id, lock=True)
             db.execute(delete(jobs).where(jobs.c.seq == row.seq))
-        return job_from_row(row)
+        return to_job(row)
 
     def next_epoch(self) -> int:
         with transaction(self._writes) as db:
@@ -249,7 +234,7 @@ class SqlJobStore:
                 )
                 .returning(*jobs.c)
             ).all()
-        return [job_from_row(row) for row in sorted(leased, key=lambda row: row.seq)]
+        return [to_job(row) for row in sorted(leased, key=lambda row: row.seq)]
 
     def record_progress(self, updates: Sequence[Progress], epoch: int) -> list[str]:
         disowned = []
@@ -289,7 +274,7 @@ class SqlJobStore:
     def _end(self, db: Connection, seq: int, target: JobStatus, **values: Any) -> Job:
         ended = {"status": target, "lease_until": None, "completed_at": self._clock()} | values
         changed = update(jobs).where(jobs.c.seq == seq).values(ended).returning(*jobs.c)
-        return job_from_row(db.execute(changed).one())
+        return to_job(db.execute(changed).one())
 
     def queue_position(self, job_id: str) -> int | None:
         queued = jobs.c.status == JobStatus.QUEUED

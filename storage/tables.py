@@ -31,9 +31,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from storage.errors import JobNotFound, StoreUnavailable
 from storage.jobs import Attempt, Job, JobRequest, JobStatus, Stage, VideoFile
 
-WRITES = "writes"
-"""Execution option of the engine whose transactions write."""
-
 metadata = MetaData()
 
 
@@ -106,7 +103,7 @@ def owned_by(attempt: Attempt) -> ColumnElement[bool]:
     )
 
 
-def job_from_row(row: Row[Any]) -> Job:
+def to_job(row: Row[Any]) -> Job:
     return Job(
         request=JobRequest.from_json(row.request.encode()),
         status=row.status,
@@ -124,12 +121,17 @@ def job_from_row(row: Row[Any]) -> Job:
     )
 
 
-def open_engine(url: str) -> Engine:
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
+def open_tables(url: str) -> tuple[Engine, Engine]:
+    """Two views of one connection pool, for transactions that only read and for those that write.
+    Makes the tables where they are missing."""
+    reads = create_engine(url)
+    if reads.dialect.name == "sqlite":
+        event.listen(reads, "connect", _prepare_sqlite)
+        event.listen(reads, "begin", _begin_sqlite)
+    writes = reads.execution_options(writes=True)
+    with transaction(writes) as db:
+        metadata.create_all(db)
+    return reads, writes
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -143,7 +145,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that has read cannot wait for the write lock any more: SQLite fails it at once.
-    writes = connection.get_execution_options().get(WRITES, False)
+    writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

@@ -43,10 +43,11 @@ def find_subject(rgb: NDArray[np.uint8]) -> Box:
 
 
 def _backdrop_difference(lab: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """Distance of each pixel from a backdrop fitted to the border, and the border's own median one.
+    """Distance of each pixel from a backdrop guessed from the border, and the border's median one.
 
-    The backdrop is a quadratic per channel, so a gradient or a vignette belongs to it. The refits
-    leave out what is far from it, so a product may touch the border.
+    The backdrop is a quadratic per channel, so a gradient or a vignette belongs to it, and so does
+    what is like both ends of its row or of its column: the edge of a table. The refits leave out
+    what is far off, so a product may touch the border.
     """
     height, width = lab.shape[:2]
     y, x = _coordinates(height, width)
@@ -55,10 +56,17 @@ def _backdrop_difference(lab: NDArray[np.float32]) -> tuple[NDArray[np.float32],
     kept = border
     for _ in range(4):
         coefficients, *_ = np.linalg.lstsq(terms[kept], lab[kept], rcond=None)
-        difference = np.linalg.norm(lab - terms @ coefficients, axis=-1)
-        spread = float(np.median(difference[border]))
-        kept = border & (difference <= max(2 * spread, 1.0))
-    return difference.astype(np.float32), spread
+        smooth = np.linalg.norm(lab - terms @ coefficients, axis=-1)
+        spread = float(np.median(smooth[border]))
+        kept = border & (smooth <= max(2 * spread, 1.0))
+    rows, columns = (
+        np.maximum(*(np.linalg.norm(lab - end, axis=-1) for end in ends))
+        for ends in (
+            (lab[:, :3].mean(axis=1, keepdims=True), lab[:, -3:].mean(axis=1, keepdims=True)),
+            (lab[:3].mean(axis=0, keepdims=True), lab[-3:].mean(axis=0, keepdims=True)),
+        )
+    )
+    return np.minimum(smooth, np.minimum(rows, columns)), spread
 
 
 def _split(difference: NDArray[np.float32], floor: float) -> NDArray[np.float32]:

@@ -76,6 +76,12 @@ class Softbox:
     shadow: float = 1.0  # scales the width of the penumbra
     gleam: float = 1.0  # scales the highlight against the physical one
 
+    facing: Array = field(init=False)  # from the light to its target
+    right: Array = field(init=False)
+    up: Array = field(init=False)
+    penumbra: float = field(init=False)  # half angle, as a tangent
+    radiance: Array = field(init=False)  # [3, 1]
+
     def __post_init__(self) -> None:
         facing = normalise(vec(*self.target) - vec(*self.centre))
         up = vec(0.0, 1.0, 0.0) if abs(float(facing[1, 0])) < 0.98 else vec(0.0, 0.0, -1.0)
@@ -88,12 +94,6 @@ class Softbox:
         object.__setattr__(self, "penumbra", self.shadow * math.sqrt(area) / 2.0 / reach)
         radiance = self.power * (self.gleam * math.pi * reach * reach / area)
         object.__setattr__(self, "radiance", radiance.astype(np.float32))
-
-    facing: Array = field(init=False)
-    right: Array = field(init=False)
-    up: Array = field(init=False)
-    penumbra: float = field(init=False)
-    radiance: Array = field(init=False)
 
     def seen(self, p: Array, ray: Array, lobe: float) -> Array:
         """Radiance along rays, the rectangle blurred by the lobe of a rough reflection. [3, n]"""

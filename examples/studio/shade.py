@@ -10,6 +10,8 @@ from studio.tone import undevelop
 
 Flags = npt.NDArray[np.bool_]
 
+MIRROR = 0.3  # a rougher surface does not show the product in itself
+
 
 def surroundings(scene: Scene, p: Array, ray: Array, roughness: float) -> Array:
     """Radiance from the studio itself: lamps, backdrop, floor and the dark room. [3, n]"""
@@ -94,9 +96,9 @@ def shade_solid(scene: Scene, part: Part, p: Array, ray: Array, depth: int) -> A
 
 
 def reflected(scene: Scene, p: Array, ray: Array, roughness: float, depth: int) -> Array:
-    """What a mirror at p sees; only smooth ones look for the product itself, once."""
+    """What a mirror at p sees: the studio, and on a smooth one also the product, once."""
     seen = surroundings(scene, p, ray, roughness)
-    if roughness > 0.42 or depth >= scene.mirror_depth:
+    if roughness > MIRROR or depth >= scene.mirror_depth:
         return seen
     enter, leave = scene.span(p, ray)
     t = march(scene.distance, p, ray, np.maximum(enter, 0.01), leave, scene.step)

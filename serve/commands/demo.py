@@ -1,7 +1,6 @@
 """`shopreel demo`: a cluster, a video of every example photo, sheets to look at, and nothing left."""
 
 import json
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.table import Table
 from serve.client import Client, ServiceError
 from serve.commands import EXAMPLES
 from serve.commands.progress import JobProgress
-from serve.commands.up import cluster_up
+from serve.commands.up import cluster_up, interruptible
 from video.mp4 import probe_mp4, read_frames
 from video.photo import PhotoLimits, open_photo
 from video.stills import contact_sheet
@@ -43,13 +42,13 @@ def run_demo(
     out: Path, config: Path | None, model: str | None, revision: str | None, preset: str
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     examples = [
         _Example(EXAMPLES / e["file"], e["category"], e["title"], e["prompt"])
         for e in json.loads((EXAMPLES / "products.json").read_text())
     ]
     with (
         console.status("starting") as status,
+        interruptible(),
         cluster_up(config, None, out / "data", model, revision, status.update) as running,
     ):
         status.stop()

@@ -2,9 +2,8 @@
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import typer
@@ -19,17 +18,36 @@ console = Console(stderr=True)
 def run_up(
     config: Path | None, port: int | None, data: Path, model: str | None, revision: str | None
 ) -> None:
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
     with (
         console.status("starting") as status,
+        interruptible(),
         cluster_up(config, port, data, model, revision, status.update) as running,
     ):
         status.stop()
         typer.echo(f"ready {running.base_url}")
-        stopped.wait()
+        with suppress(KeyboardInterrupt):
+            signal.pause()
         status.start()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and Ctrl-C leave the block in order, and a second one cannot cut that short."""
+    _take_signals()
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _take_signals() -> None:
+    def interrupt(*_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupt)
 
 
 @contextmanager
@@ -66,6 +84,7 @@ def cluster_up(
             endpoints = cluster.start(document, own)
         except ClusterFailed as e:
             raise _ended(e) from e
+        _take_signals()  # ray.init has put its own SIGTERM handler in, which kills its daemons
         yield endpoints
 
 

@@ -34,5 +34,5 @@ class AuditedDispatcher(Dispatcher):
 
 
 def build_app(args: Mapping[str, Any]) -> Application:
-    serve.app.Dispatcher = AuditedDispatcher  # type: ignore[misc]
+    vars(serve.app)["Dispatcher"] = AuditedDispatcher
     return serve.app.build_app(args)

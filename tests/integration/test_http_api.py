@@ -177,7 +177,7 @@ def test_no_seed_means_a_drawn_one_that_is_told(service: Service) -> None:
     ],
 )
 def test_a_bad_value_is_400_and_leaves_nothing(
-    service: Service, fields: dict[str, str], param: str | None
+    service: Service, fields: dict[str, Any], param: str | None
 ) -> None:
     response = service.create(**fields)
     assert response.status_code == 400, response.text

@@ -74,7 +74,7 @@ def scene() -> Scene:
         _macaron((-0.12, rest, -0.1), (0, 0, 0), "#e79aa6", "#f7dfe0", 1),
         _macaron((-0.08, rest + step, -0.08), (1.5, 0, 50), "#bcd3a0", "#f4efd8", 2),
         _macaron((-0.15, rest + 2 * step, -0.1), (-2, 1, 100), "#f0cf8e", "#8a4b2c", 3),
-        _macaron((0.76, 0.418, -0.02), (58, 0, 0), "#b9a2d6", "#efe6f6", 4),
+        _macaron((0.74, 0.474, -0.02), (58, 0, 0), "#b9a2d6", "#efe6f6", 4),
         _macaron((-0.78, rest, 0.62), (0, 0, 200), "#8a5a3e", "#e9cfae", 5),
         _macaron((0.33, rest, 0.95), (0, 0, 130), "#f2b99c", "#fbe6d8", 6),
     ]

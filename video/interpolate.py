@@ -25,8 +25,10 @@ _DIS_PRESETS = {
 # NaN or kills the process, by shape and preset; 128 also gains 2 dB at occlusions in 64 px frames.
 _MIN_FLOW_SIDE = 128
 _SEARCH_STEPS = 4  # more gain nothing
-_DOUBTED, _HOPELESS = 0.1, 0.001  # weights of samples against those of trusted ones, 1
-_CHANGED, _UNEXPLAINED = 12, 40  # differences in levels of 255, by which a cut is told
+# What a sample weighs: both flows agree on it; it looks right where it lands; neither; nothing
+# arrives at all.
+_AGREED, _PLAUSIBLE, _DOUBTED, _HOPELESS = 1.0, 0.5, 0.1, 0.001
+_CHANGED, _ALIKE, _UNEXPLAINED = 12, 24, 40  # differences of colour, in levels of 255
 
 
 class InterpolationConfig(BaseModel):
@@ -72,10 +74,10 @@ def _between(
 ) -> list[NDArray[np.uint8]]:
     """The frames at `times`, each between 0 (`first`) and 1 (`second`)."""
     flow, back_flow = _flows(first, second, config.dis_preset)
-    if _is_cut(first, second, flow, back_flow, config.cut_threshold):
+    ahead = _motion(first, second, flow, back_flow, config.consistency_px)
+    behind = _motion(second, first, back_flow, flow, config.consistency_px)
+    if _is_cut(ahead, behind, config.cut_threshold):
         return [first if time <= 0.5 else second for time in times]
-    ahead = _Motion(first, flow, _agreement(flow, back_flow, config.consistency_px))
-    behind = _Motion(second, back_flow, _agreement(back_flow, flow, config.consistency_px))
     return [_blend(ahead, behind, time) for time in times]
 
 
@@ -85,23 +87,49 @@ class _Motion:
 
     frame: NDArray[np.uint8]  # [H, W, 3]
     flow: NDArray[np.float32]  # [H, W, 2] px, x before y
-    agreed: NDArray[np.float32]  # [H, W], 1 where the other frame's flow leads back, else 0
+    error: NDArray[np.uint8]  # [H, W], colour difference from the other frame where the flow leads
+    trust: NDArray[np.float32]  # [H, W], _AGREED, _PLAUSIBLE or _DOUBTED
 
     def at(self, time: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """The frame after a part `time` of the way, [H, W, 3], and each pixel's weight, [H, W].
 
         Every pixel looks, by fixed-point iteration, for the place whose content arrives at it.
-        Where there is none, it shows what this frame hides: hopeless. Where there is one without
-        counterpart in the other frame, something may cover it by then: doubted.
+        Where there is none, something stands there by then that this frame hides.
         """
         grid = _grid(self.flow)
         source = grid - time * self.flow
         for _ in range(_SEARCH_STEPS):
             source = grid - time * _sample(self.flow, source)
         miss = np.linalg.norm(source + time * _sample(self.flow, source) - grid, axis=-1)
-        trust = _DOUBTED + (1 - _DOUBTED) * _sample(self.agreed, source)
-        weight = np.where((miss < 0.5) & _inside(source), trust, 0) + _HOPELESS
+        arrives = (miss < 0.5) & _inside(source)
+        weight = np.where(arrives, _sample(self.trust, source), _HOPELESS)
         return _sample(self.frame, source, cv2.INTER_CUBIC), weight
+
+
+def _motion(
+    frame: NDArray[np.uint8],
+    other: NDArray[np.uint8],
+    flow: NDArray[np.float32],
+    back_flow: NDArray[np.float32],
+    consistency_px: float,
+) -> _Motion:
+    """Trusts a pixel's flow if the other frame's flow leads back: else it is hidden there, or one
+    of the two flows is wrong, and how it looks where it lands must tell."""
+    target = _grid(flow) + flow
+    error = cv2.absdiff(frame, _sample(other, target)).max(axis=-1)
+    miss = np.linalg.norm(flow + _sample(back_flow, target), axis=-1)
+    agreed = (miss < consistency_px) & _inside(target)
+    trust = np.where(agreed, _AGREED, np.where(error < _ALIKE, _PLAUSIBLE, _DOUBTED))
+    return _Motion(frame, flow, error, trust.astype(np.float32))
+
+
+def _is_cut(ahead: _Motion, behind: _Motion, threshold: float) -> bool:
+    """Whether too many of the pixels that differ are not explained by either flow."""
+    changed = cv2.absdiff(ahead.frame, behind.frame).max(axis=-1) > _CHANGED
+    if not changed.any():
+        return False
+    unexplained = ((motion.error[changed] > _UNEXPLAINED).mean() for motion in (ahead, behind))
+    return bool(min(unexplained) > threshold)
 
 
 def _blend(ahead: _Motion, behind: _Motion, time: float) -> NDArray[np.uint8]:
@@ -134,33 +162,6 @@ def _flows(
         for a, b in (greys, reversed(greys))
     )
     return there, back
-
-
-def _agreement(
-    there: NDArray[np.float32], back: NDArray[np.float32], limit_px: float
-) -> NDArray[np.float32]:
-    """[H, W], 1 where going `there` and `back` ends within `limit_px` of the start, else 0."""
-    target = _grid(there) + there
-    miss: NDArray[np.float32] = np.linalg.norm(there + _sample(back, target), axis=-1)
-    return ((miss < limit_px) & _inside(target)).astype(np.float32)
-
-
-def _is_cut(
-    first: NDArray[np.uint8],
-    second: NDArray[np.uint8],
-    flow: NDArray[np.float32],
-    back_flow: NDArray[np.float32],
-    threshold: float,
-) -> bool:
-    """Whether too few of the pixels that differ are explained by moving the other frame's."""
-    changed = cv2.absdiff(first, second).max(axis=-1) > _CHANGED
-    if not changed.any():
-        return False
-    unexplained = [
-        (cv2.absdiff(here, _sample(other, _grid(there) + there)).max(axis=-1) > _UNEXPLAINED)
-        for here, other, there in ((first, second, flow), (second, first, back_flow))
-    ]
-    return min(float(miss[changed].mean()) for miss in unexplained) > threshold
 
 
 def _grid(flow: NDArray[np.float32]) -> NDArray[np.float32]:

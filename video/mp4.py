@@ -12,7 +12,7 @@ from typing import Literal
 
 import av
 import numpy as np
-from av import Packet, VideoFrame, VideoStream
+from av import CodecContext, Packet, VideoFrame, VideoStream
 from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
@@ -105,7 +105,7 @@ def choose_codec(config: Mp4Config) -> str:
     if config.codec == "libx264":
         return "libx264"
     try:
-        context = av.CodecContext.create("h264_nvenc", "w")
+        context = CodecContext.create("h264_nvenc", "w")
         _configure(context, _PROBE_SIDE, _PROBE_SIDE, Fraction(8), "h264_nvenc", config)
         black = np.zeros((2, _PROBE_SIDE, _PROBE_SIDE, 3), dtype=np.uint8)
         for frame in (*_yuv_frames(black, Fraction(8)), None):
@@ -216,6 +216,9 @@ def _configure(
             "preset": config.preset,
             "crf": str(config.crf),
             "threads": str(config.threads),
+            # The macroblock tree of x264 core 165 reads beyond rows that are no multiple of 128 px
+            # (576 among them), and what it finds there changes the stream from run to run.
+            "mbtree": "0",
         }
     context.options = {"flags": "+cgop", **quality}
 

@@ -1,0 +1,268 @@
+"""The whole path on real Ray and a real S3 server, started as a user starts it."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.decoder import Decoded
+from diffusion.params import SamplingParams
+from storage.jobs import Attempt, JobRequest, OutputParams
+from tests.integration.live import SHOPREEL, LiveCluster
+from video.mp4 import probe_mp4
+
+PHOTO = Path(__file__).parents[2] / "examples" / "products" / "watch-steel.jpg"
+OTHER_PHOTO = PHOTO.with_name("home-vase.webp")
+Handles = Callable[[str], DeploymentHandle]
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def quick(cluster: LiveCluster, photo: Path = PHOTO, **fields: Any) -> dict[str, Any]:
+    """Submit a short clip."""
+    with cluster.client() as client:
+        return client.create(
+            photo,
+            **{"prompt": "a watch turns", "num_frames": 8, "num_inference_steps": 10, **fields},
+        )
+
+
+def ended(cluster: LiveCluster, video: dict[str, Any]) -> dict[str, Any]:
+    with cluster.client() as client:
+        return client.wait(video["id"], lambda _: None, poll_s=0.1)
+
+
+def test_a_photo_becomes_a_publishable_video_with_all_its_files(
+    live: LiveCluster, tmp_path: Path
+) -> None:
+    video = ended(live, quick(live, seed=3, sku="W-1", enable_frame_interpolation=True))
+    assert (video["status"], video["progress"], video["error"]) == ("completed", 100, None)
+    assert (video["num_frames"], video["fps"], video["seed"]) == (22, 24.0, 3)
+    assert set(video["timings"]) == {
+        "text_encoding",
+        "image_encoding",
+        "denoising",
+        "decoding",
+        "interpolation",
+        "video_encoding",
+        "storing",
+    }
+    with live.client() as client:
+        mp4 = client.content(video["id"])
+        manifest = json.loads(client.content(video["id"], "manifest"))
+        thumbnail = client.content(video["id"], "thumbnail")
+        sheet = client.content(video["id"], "spritesheet")
+    path = tmp_path / "video.mp4"
+    path.write_bytes(mp4)
+    width, height = map(int, video["size"].split("x"))
+    assert probe_mp4(path).problems(width, height, 24.0, 22) == []
+    assert thumbnail[8:12] == sheet[8:12] == b"WEBP"
+    assert manifest["request"]["sampling"]["seed"] == 3
+    assert manifest["request"]["sampling"]["num_inference_steps"] == 10
+    assert len(manifest["request"]["model_revision"]) == 64
+    assert manifest["timings"]["denoising"] > 0
+    assert manifest["sku"] == "W-1"
+
+
+def test_two_different_requests_at_once_both_finish(live: LiveCluster) -> None:
+    one = quick(live, seed=1, num_inference_steps=12)
+    two = quick(live, OTHER_PHOTO, prompt="a vase", num_frames=12, guidance_scale=1, size="96x128")
+    finished = [ended(live, one), ended(live, two)]
+    assert [video["status"] for video in finished] == ["completed", "completed"]
+    assert finished[0]["size"] != finished[1]["size"]
+    with live.client() as client:
+        contents = {client.content(video["id"]) for video in finished}
+    assert len(contents) == 2
+
+
+def test_no_tensor_passes_the_dispatcher(live: LiveCluster, handles: Handles) -> None:
+    video = ended(live, quick(live, seed=4, size="128x128"))
+    assert video["status"] == "completed"
+    audit = handles("Dispatcher").audit.remote().result(timeout_s=10)
+    assert audit["heavy_modules"] == []
+    assert audit["objects"] >= 10  # every step reports, so the audit does see what arrives
+    # Frames of this clip are 393 kB, latents 33 kB, one prompt's embeddings 10 kB.
+    assert audit["largest_bytes"] < 8_000
+
+
+def test_prompt_embeddings_come_from_the_cache_the_second_time(
+    live: LiveCluster, handles: Handles
+) -> None:
+    encoder = handles("TextEncoder")
+
+    def info() -> dict[str, int]:
+        found: dict[str, int] = encoder.cache_info.remote().result(timeout_s=10)
+        return found
+
+    before = info()
+    prompt = f"a kettle steams {time.time_ns()}"
+    assert ended(live, quick(live, prompt=prompt, seed=1))["status"] == "completed"
+    once = info()
+    assert ended(live, quick(live, prompt=prompt, seed=2))["status"] == "completed"
+    twice = info()
+    assert once["misses"] - before["misses"] >= 1
+    assert twice["misses"] == once["misses"]
+    assert twice["hits"] - once["hits"] == 2  # the prompt and the negative prompt
+    assert twice["currsize"] <= twice["maxsize"]
+
+
+def test_a_bad_photo_is_refused_by_the_running_service(live: LiveCluster, tmp_path: Path) -> None:
+    from serve.client import ServiceError
+
+    bad = tmp_path / "photo.jpg"
+    bad.write_bytes(PHOTO.read_bytes()[:5000])
+    with pytest.raises(ServiceError, match="422 image_undecodable"):
+        quick(live, bad)
+    assert ended(live, quick(live))["status"] == "completed"
+
+
+def test_the_command_line_makes_a_video(live: LiveCluster, tmp_path: Path) -> None:
+    out = tmp_path / "watch.mp4"
+    command = [SHOPREEL, "generate", PHOTO, "--prompt", "a watch turns", "--preset", "preview"]
+    ran = subprocess.run(
+        [*map(str, command), "--seed", "5", "--out", str(out), "--url", live.url, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    video = json.loads(ran.stdout)
+    assert (video["seed"], video["file"]) == (5, str(out))
+    assert probe_mp4(out).frames == video["num_frames"] == 8
+
+
+def replicas() -> dict[str, int]:
+    deployments = serve.status().applications["shopreel"].deployments
+    return {name: d.replica_states.get("RUNNING", 0) for name, d in deployments.items()}
+
+
+def watch_scaling(name: str, calls: Iterable[Any]) -> None:
+    """Under `calls` deployment `name` goes 1 → 2 → 1 and no other one moves."""
+    assert replicas()[name] == 1
+    responses = list(calls)
+    seen: dict[str, set[int]] = {}
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline:
+        for deployment, count in replicas().items():
+            seen.setdefault(deployment, set()).add(count)
+        if 2 in seen[name] and replicas()[name] == 2 and responses:
+            for response in responses:
+                response.result(timeout_s=150)
+            responses = []
+        if 2 in seen[name] and replicas()[name] == 1:
+            break
+        time.sleep(0.5)
+    assert seen.pop(name) == {1, 2}
+    assert all(counts == {1} for counts in seen.values()), seen
+
+
+def test_text_encoding_scales_alone(handles: Handles) -> None:
+    encoder = handles("TextEncoder")
+    watch_scaling(
+        "TextEncoder", (encoder.encode.remote(f"prompt {n}", "blurry") for n in range(3000))
+    )
+
+
+def test_denoising_scales_alone(handles: Handles) -> None:
+    text = handles("TextEncoder").encode.remote("a watch turns", "")
+    params = SamplingParams("a watch turns", "", 128, 128, 16, 60, 9.0, 16, 1)
+    image = _image_condition()
+    denoiser = handles("Denoiser-cpu").options(stream=True)
+
+    class Stream:
+        """A streamed call, drained by result()."""
+
+        def __init__(self) -> None:
+            self._events = denoiser.denoise.remote(params, text, image)
+
+        def result(self, timeout_s: float) -> int:
+            return sum(1 for _ in self._events)
+
+    watch_scaling("Denoiser-cpu", (Stream() for _ in range(4)))
+
+
+def _image_condition() -> Any:
+    from deployments.timing import Timed
+    from diffusion.state import ImageCondition, WireTensor
+
+    values = np.zeros((1, 1, 32), np.float32), np.zeros((1, 4, 1, 16, 16), np.float32)
+    return Timed(ImageCondition(*(WireTensor(v, "float32") for v in values)), 0.0)
+
+
+def test_video_encoding_scales_alone(handles: Handles) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (16, 256, 256, 3), dtype=np.uint8)
+    frames = ray.put(noise)
+    encoder = handles("VideoEncoder")
+
+    def call(number: int) -> Any:
+        request = JobRequest(
+            id=f"video_scaling{number}",
+            tenant="test",
+            model="none",
+            model_revision="0",
+            photo_key="none",
+            photo_sha256=str(number),
+            sampling=SamplingParams("p", "", 256, 256, 16, 1, 1.0, 8, number),
+            output=OutputParams("crop", 8, 5),
+            preset="standard",
+        )
+        return encoder.encode.remote(
+            request, Attempt(request.id, 1, 1), Decoded(frames, 0.0), {}, []
+        )
+
+    watch_scaling("VideoEncoder", (call(n) for n in range(24)))
+
+
+def test_the_same_seed_gives_the_same_bytes_on_a_fresh_cluster(
+    live: LiveCluster, handles: Handles, tmp_path: Path
+) -> None:
+    denoiser = handles("Denoiser-cpu")
+    before = denoiser.steps_done.remote().result(timeout_s=10)
+    fields = {"seed": 11, "num_inference_steps": 9, "enable_frame_interpolation": True}
+    here = ended(live, quick(live, **fields))
+    assert denoiser.steps_done.remote().result(timeout_s=10) - before == 9
+    with live.client() as client:
+        expected = client.content(here["id"])
+    with LiveCluster(tmp_path / "fresh") as fresh:
+        there = ended(fresh, quick(fresh, **fields))
+        with fresh.client() as client:
+            assert client.content(there["id"]) == expected
+        assert there["timings"]["denoising"] > 0
+
+
+def test_sigterm_drains_and_leaves_no_process_and_a_restart_knows_its_jobs(tmp_path: Path) -> None:
+    cluster = LiveCluster(tmp_path / "data").start()
+    in_flight = quick(cluster, num_inference_steps=40)
+    while ended_stage(cluster, in_flight) != "denoising":
+        time.sleep(0.1)
+    assert cluster.stop() in (0, 130)
+    assert cluster.left_behind() == []
+    with LiveCluster(tmp_path / "data") as again:
+        video = ended(again, in_flight)
+        assert video["status"] == "completed"
+        assert video["attempt"] == 1  # it was let finish, not begun anew
+        assert len(again.client().content(video["id"])) > 1000
+
+
+def ended_stage(cluster: LiveCluster, video: dict[str, Any]) -> str | None:
+    with cluster.client() as client:
+        stage: str | None = client.get(video["id"])["stage"]
+        return stage
+
+
+def test_a_killed_denoiser_costs_an_attempt_not_the_job(tmp_path: Path) -> None:
+    with LiveCluster(tmp_path / "data") as cluster:
+        video = quick(cluster, num_inference_steps=60)
+        while ended_stage(cluster, video) != "denoising":
+            time.sleep(0.1)
+        cluster.replica("Denoiser-cpu").kill()
+        finished = ended(cluster, video)
+        assert (finished["status"], finished["attempt"]) == ("completed", 2)

@@ -241,7 +241,9 @@ def _packets(stream: VideoStream, frames: Iterable[VideoFrame], codec: str) -> I
         try:
             packets = stream.encode(frame)
         except av.FFmpegError as error:
-            raise EncodeFailed(f"{codec} refused a frame ({error}); try codec libx264") from error
+            raise EncodeFailed(
+                f"{codec} refused the frames ({error}); try codec libx264 or smaller frames"
+            ) from error
         yield from packets
 
 

@@ -1,5 +1,14 @@
-"""Tests on real processes. Ray reads this when it is imported: the clusters listen on loopback."""
+"""Tests on real processes. What Ray reads when it is imported must be set before: the address that
+its daemons listen on, and the token of the cluster that tests connect to."""
 
 import os
+import tempfile
+from pathlib import Path
 
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+RAY_TOKEN = Path(tempfile.mkdtemp(prefix="shopreel-tests-")) / "ray-token"
+RAY_TOKEN.write_text("a-token-for-tests-only")
+os.environ.update(
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+    RAY_AUTH_MODE="token",
+    RAY_AUTH_TOKEN_PATH=str(RAY_TOKEN),
+)

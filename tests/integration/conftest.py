@@ -1,6 +1,5 @@
 """What integration tests share: one real S3 server for the session, one fresh bucket per test."""
 
-import os
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
@@ -11,6 +10,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.embedded_s3 import EmbeddedS3
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
+from tests.integration import RAY_TOKEN
 from tests.integration.live import LiveCluster, write_config
 
 
@@ -44,14 +44,16 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
             },
         },
     )
-    with LiveCluster(folder / "data", config) as cluster:
+    cluster = LiveCluster(folder / "data", config)
+    cluster.data.mkdir()
+    (cluster.data / "ray-token").write_text(RAY_TOKEN.read_text())
+    with cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def handles(live: LiveCluster) -> Iterator[Callable[[str], DeploymentHandle]]:
     """Deployments by name, for calls that have no HTTP route. Connects this process to Ray."""
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(live.data / "ray-token"))
     ray.init(live.endpoints.ray_address, log_to_driver=False)
     yield lambda name: serve.get_deployment_handle(name, "shopreel")
     ray.shutdown()

@@ -87,10 +87,12 @@ def test_no_tensor_passes_the_dispatcher(live: LiveCluster, handles: Handles) ->
     video = ended(live, quick(live, seed=4, size="128x128"))
     assert video["status"] == "completed"
     audit = handles("Dispatcher").audit.remote().result(timeout_s=10)
+    assert {"StepDone", "Denoised", "Decoded", "VideoFile"} <= set(audit["bytes"])
+    assert audit["arrays"] == 0
     assert audit["heavy_modules"] == []
-    assert audit["objects"] >= 10  # every step reports, so the audit does see what arrives
     # Frames of this clip are 393 kB, latents 33 kB, one prompt's embeddings 10 kB.
-    assert audit["largest_bytes"] < 8_000
+    ours = ("StepDone", "Denoised", "Decoded", "VideoFile")
+    assert max(audit["bytes"][name] for name in ours) < 4_000
 
 
 def test_prompt_embeddings_come_from_the_cache_the_second_time(
@@ -144,30 +146,34 @@ def replicas() -> dict[str, int]:
     return {name: d.replica_states.get("RUNNING", 0) for name, d in deployments.items()}
 
 
+def all_at_one(patience_s: float = 60) -> bool:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline and set(replicas().values()) != {1}:
+        time.sleep(0.5)
+    return set(replicas().values()) == {1}
+
+
 def watch_scaling(name: str, calls: Iterable[Any]) -> None:
     """Under `calls` deployment `name` goes 1 → 2 → 1 and no other one moves."""
-    assert replicas()[name] == 1
+    assert all_at_one()
     responses = list(calls)
     seen: dict[str, set[int]] = {}
-    deadline = time.monotonic() + 150
-    while time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while seen.get(name) != {1, 2} and time.monotonic() < deadline:
         for deployment, count in replicas().items():
             seen.setdefault(deployment, set()).add(count)
-        if 2 in seen[name] and replicas()[name] == 2 and responses:
-            for response in responses:
-                response.result(timeout_s=150)
-            responses = []
-        if 2 in seen[name] and replicas()[name] == 1:
-            break
-        time.sleep(0.5)
+        time.sleep(0.25)
     assert seen.pop(name) == {1, 2}
     assert all(counts == {1} for counts in seen.values()), seen
+    for response in responses:
+        response.result(timeout_s=120)
+    assert all_at_one()
 
 
 def test_text_encoding_scales_alone(handles: Handles) -> None:
     encoder = handles("TextEncoder")
     watch_scaling(
-        "TextEncoder", (encoder.encode.remote(f"prompt {n}", "blurry") for n in range(3000))
+        "TextEncoder", (encoder.encode.remote(f"prompt {n}", "blurry") for n in range(700))
     )
 
 
@@ -226,7 +232,7 @@ def test_the_same_seed_gives_the_same_bytes_on_a_fresh_cluster(
 ) -> None:
     denoiser = handles("Denoiser-cpu")
     before = denoiser.steps_done.remote().result(timeout_s=10)
-    fields = {"seed": 11, "num_inference_steps": 9, "enable_frame_interpolation": True}
+    fields: dict[str, Any] = {"seed": 11, "num_inference_steps": 9, "enable_frame_interpolation": True}
     here = ended(live, quick(live, **fields))
     assert denoiser.steps_done.remote().result(timeout_s=10) - before == 9
     with live.client() as client:

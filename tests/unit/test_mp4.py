@@ -149,6 +149,11 @@ def test_what_yuv420p_cannot_hold_is_refused(tmp_path: Path, shape: tuple[int, .
     assert not (tmp_path / "a.mp4").exists()
 
 
+def test_what_the_encoder_refuses_is_a_failed_encode(tmp_path: Path) -> None:
+    with pytest.raises(EncodeFailed, match="libx264 refused"):  # H.264 ends at 16384 px
+        write(tmp_path / "a.mp4", np.zeros((1, 2, 16_386, 3), np.uint8))
+
+
 def test_one_small_frame_is_a_video(tmp_path: Path) -> None:
     info = probe_mp4(write(tmp_path / "a.mp4", clip(1, 16, 16)))
     assert info.problems(16, 16, 8, 1) == []

@@ -7,6 +7,8 @@ import math
 import pickle
 import resource
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 import zlib
@@ -158,6 +160,17 @@ def test_a_bomb_is_refused_by_its_header(side: int) -> None:
     assert seconds < 0.1
     assert peak < 1024**2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 8 * 1024  # KiB
+
+
+def test_pillow_prints_no_warning_of_its_own() -> None:
+    script = (
+        "import sys; from video.photo import PhotoLimits, open_photo\n"
+        "try: open_photo(sys.stdin.buffer.read(), PhotoLimits())\n"
+        "except Exception as error: print(type(error).__name__)"
+    )
+    data = png(9_500, 9_500, 8, 2, bytes(100))  # where Pillow's alarm is but a warning
+    done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True)
+    assert (done.stdout.strip(), done.stderr) == (b"PhotoTooLarge", b"")
 
 
 def test_a_compressed_text_bomb_is_refused() -> None:
@@ -321,7 +334,7 @@ def grey16(value: int, key: int | None = None) -> bytes:
     [
         pytest.param(grey16(40_000), {(156,) * 3}, id="16-bit grey is scaled, not clipped"),
         pytest.param(grey16(65_535), {(255,) * 3}, id="16-bit white"),
-        pytest.param(grey16(300), {(1,) * 3}, id="16-bit near black"),
+        pytest.param(grey16(200), {(1,) * 3}, id="16-bit grey is rounded"),
         pytest.param(grey16(300, key=300), {(255,) * 3}, id="16-bit grey, transparent"),
         pytest.param(grey16(300, key=301), {(1,) * 3}, id="16-bit grey, another grey transparent"),
         pytest.param(
@@ -495,6 +508,16 @@ def test_subject_crop_keeps_an_off_centre_product(
     whole = redness(photo).sum() * (shape[1] / 400) ** 2
     assert redness(fit_photo(photo, *shape, Fit.SUBJECT_CROP)).sum() > 0.97 * whole
     assert redness(fit_photo(photo, *shape, Fit.CROP)).sum() < 0.9 * whole
+
+
+@pytest.mark.parametrize("backdrop", ["white", "gradient", "vignette"])
+@pytest.mark.parametrize("at", [(0, 200), (699, 200)])
+def test_subject_crop_keeps_a_product_that_the_photo_cuts_off(
+    backdrop: str, at: tuple[int, int]
+) -> None:
+    photo = disc(700, 400, at, 190, backdrops()[backdrop])
+    whole = redness(photo).sum() * (256 / 400) ** 2
+    assert redness(fit_photo(photo, 256, 256, Fit.SUBJECT_CROP)).sum() > 0.97 * whole
 
 
 def test_subject_crop_finds_white_on_white() -> None:

@@ -1,0 +1,1 @@
+"""One measurement per file; each returns its figures as plain JSON values."""

@@ -1,0 +1,46 @@
+"""Proportional set size (PSS) of every process of a one-machine cluster that has made a video.
+
+RSS would count the shared object store once per process.
+"""
+
+import os
+from collections import defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+
+from benchmarks.parts.overhead import serve_one
+from serve.client import Client
+from serve.commands.up import cluster_up
+
+
+def measure() -> dict[str, Any]:
+    with (
+        TemporaryDirectory() as data,
+        cluster_up(None, None, Path(data), None, None, lambda _: None) as running,
+        Client(running.base_url) as client,
+    ):
+        serve_one(client, 1)
+        sizes: dict[str, list[int]] = defaultdict(list)
+        for process in psutil.Process(os.getpid()).children(recursive=True):
+            try:
+                sizes[_name(process)].append(process.memory_full_info().pss)
+            except psutil.NoSuchProcess:
+                continue
+    megabytes = {name: round(sum(values) / 1e6) for name, values in sizes.items()}
+    return {
+        "pss_mb": dict(sorted(megabytes.items(), key=lambda item: -item[1])),
+        "processes": sum(map(len, sizes.values())),
+        "in_all_mb": sum(megabytes.values()),
+    }
+
+
+def _name(process: psutil.Process) -> str:
+    """Ray renames its workers to what they run; daemons go by their program."""
+    line = process.cmdline()
+    title = line[0] if line else process.name()
+    if title.startswith("ray::"):
+        return title.removeprefix("ray::").partition(".")[0].replace("ServeReplica:shopreel:", "")
+    return Path(title).name if "python" not in title else Path(line[-1]).name

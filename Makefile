@@ -1,9 +1,9 @@
-# Every verb creates .venv and installs what it needs. TORCH_INDEX picks the torch build:
-#   CPU (default)  make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu   where the plain index has only CUDA builds
-#   CUDA           make install TORCH=torch                                    the CUDA build of the plain index
+# Every verb creates .venv and installs what it needs. Two switches, for the first call:
+#   GPU=1            GPU nodes: insist on the CUDA build of torch (the plain index's, on Linux)
+#   TORCH_INDEX=URL  take torch from this index, e.g. PyTorch's CPU wheels to save gigabytes
 PYTHON ?= python3.11
-TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
+GPU ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PART ?= all
@@ -19,7 +19,8 @@ install: $(VENV)/.installed ## create .venv with everything, pinned by constrain
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" "setuptools>=80"
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(if $(GPU),$(BIN)/python -c "import torch, sys; sys.exit(None if torch.version.cuda else 'GPU=1, but only a CPU build of torch is at hand')")
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
 	touch $@
 

@@ -21,6 +21,7 @@ from typing import Any, Self
 import psutil
 
 from cluster.embedded_s3 import EmbeddedS3
+from cluster.tiers import TierConfig, missing_tiers
 
 _APP = "shopreel"
 _LOGICAL_CPUS = 16
@@ -85,10 +86,13 @@ class LocalCluster:
         self._ray_temp: str | None = None
         self._lock = (self._data / "lock").open("w")
 
-    def start(self, document: Mapping[str, Any], own: "Own") -> Endpoints:
+    def start(
+        self, document: Mapping[str, Any], own: "Own", tiers: Sequence[TierConfig]
+    ) -> Endpoints:
         """Bring up what `own` says is ours, then deploy the Serve config `document`.
 
-        Returns when the application runs. Raises ClusterFailed.
+        Returns when the application runs. Raises ClusterFailed, at once for `tiers` that this
+        machine cannot hold: Ray would wait for another machine for ever.
         """
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,6 +100,7 @@ class LocalCluster:
             raise ClusterFailed(f"another cluster runs on {self._data}") from e
         self._prepare(own)
         endpoints = self._start_ray(document)
+        _check_room(tiers)
         self._deploy(document, endpoints)
         (self._data / "cluster.json").write_text(json.dumps(asdict(endpoints)))
         return endpoints
@@ -211,6 +216,21 @@ class Own:
     object_store: bool
     job_store: bool
     tiny_model: bool
+
+
+def _check_room(tiers: Sequence[TierConfig]) -> None:
+    import ray
+
+    labels = [node["Labels"] for node in ray.nodes() if node["Alive"]]
+    for tier in missing_tiers(tiers, labels):
+        raise ClusterFailed(f"no node has the labels {tier.labels} of tier {tier.name!r}")
+    wanted = sum(tier.num_gpus * tier.min_replicas for tier in tiers)
+    found = ray.cluster_resources().get("GPU", 0)
+    if wanted > found:
+        raise ClusterFailed(
+            f"the tiers ask for {wanted:g} GPUs and Ray finds {found:g}: lower min_replicas or"
+            " num_gpus, or use cluster/local.yaml on a machine without GPUs"
+        )
 
 
 def _drain(grace_s: float) -> None:

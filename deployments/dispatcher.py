@@ -93,6 +93,7 @@ class Dispatcher:
         self._epoch = await asyncio.to_thread(self._jobs.next_epoch)
         self._wake = asyncio.Event()
         self._draining = False
+        self._replicas: dict[str, int] = {}  # running ones, by deployment
         self._running: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, Progress] = {}
         self._last_beat = time.monotonic()
@@ -143,10 +144,12 @@ class Dispatcher:
 
     async def not_ready(self) -> list[str]:
         """What keeps a job from being run now, in words; empty when nothing does."""
-        broken = ["dispatcher: draining"] if self._draining else []
-        if all(t.ready_replicas == 0 for t in self._tiers if t.config.min_replicas > 0):
-            broken += [f"{t.config.deployment_name}: no replica ready" for t in self._tiers]
-        return broken
+        broken = ["Dispatcher: draining"] if self._draining else []
+        empty = [name for name, running in self._replicas.items() if running == 0]
+        tiers = {tier.config.deployment_name for tier in self._tiers}
+        if not tiers <= set(empty) or any(t.config.min_replicas == 0 for t in self._tiers):
+            empty = [name for name in empty if name not in tiers]
+        return broken + [f"{name}: no replica is running" for name in empty]
 
     async def drain(self, grace_s: float) -> int:
         """Take no more jobs, give those in flight `grace_s`, put the rest back into the queue.
@@ -260,10 +263,12 @@ class Dispatcher:
     async def _count_replicas(self) -> None:
         app = serve.get_replica_context().app_name
         status = await asyncio.to_thread(serve.status)
-        deployments = status.applications[app].deployments
+        self._replicas = {
+            name: deployment.replica_states.get("RUNNING", 0)
+            for name, deployment in status.applications[app].deployments.items()
+        }
         for tier in self._tiers:
-            states = deployments[tier.config.deployment_name].replica_states
-            tier.ready_replicas = states.get("RUNNING", 0)
+            tier.ready_replicas = self._replicas[tier.config.deployment_name]
 
 
 def _verdict(error: Exception) -> tuple[str, bool]:

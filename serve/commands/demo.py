@@ -1,4 +1,4 @@
-"""`shopreel demo`: a cluster, a video of every example photo, sheets to look at, and nothing left."""
+"""`shopreel demo`: a cluster, a video of every example photo, sheets to look at, nothing left."""
 
 import json
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ _STAGES = {
     "video_encoding": "mp4",
     "storing": "store",
 }
+RANDOM_WEIGHTS = "The model has tiny random weights: the whole path at work, but videos of noise."
 console = Console()
 
 
@@ -55,9 +56,8 @@ def run_demo(
         console.print(f"cluster up at {running.base_url}: Ray Serve, S3 and the job table")
         if model is None and config is None:
             console.print(
-                "[yellow]The model has tiny random weights: it shows the whole path at work, and its"
-                " videos are noise.[/]\nReal ones: shopreel demo --model FOLDER_OR_HUB_ID --revision"
-                " COMMIT --config cluster/production.yaml"
+                f"[yellow]{RANDOM_WEIGHTS}[/]\nWith real weights and a GPU:"
+                " shopreel demo --config cluster/one_gpu.yaml"
             )
         try:
             videos = _make(running.base_url, examples, preset, out)
@@ -111,16 +111,14 @@ def _keep(client: Client, example: _Example, video: dict[str, Any], out: Path) -
     if problems := info.problems(width, height, video["fps"], video["num_frames"]):
         raise ServiceError(f"{path} is not publishable: {'; '.join(problems)}")
     photo = open_photo(example.photo.read_bytes(), PhotoLimits())
-    sheet = contact_sheet(
-        photo.rgb,
-        read_frames(path),
-        example.title,
-        [
-            example.prompt,
-            f"{video['model']} · {video['size']} · {info.frames} frames at {info.fps:g}/s ·"
-            f" {video['steps']} steps · seed {video['seed']}",
-        ],
-    )
+    lines = [
+        example.prompt,
+        f"{video['model']} · {video['size']} · {info.frames} frames at {info.fps:g}/s ·"
+        f" {video['steps']} steps · seed {video['seed']}",
+    ]
+    if video["model"] == "tiny-random":
+        lines.append(RANDOM_WEIGHTS)
+    sheet = contact_sheet(photo.rgb, read_frames(path), example.title, lines, fps=info.fps)
     (out / f"{example.photo.stem}.png").write_bytes(sheet)
 
 
@@ -130,5 +128,5 @@ def _times(examples: Sequence[_Example], videos: Sequence[dict[str, Any]]) -> Ta
         column.justify = "right"
     for example, video in zip(examples, videos, strict=True):
         seconds = [video["timings"].get(stage, 0.0) for stage in _STAGES]
-        table.add_row(example.title, *(f"{s:.2f}" for s in seconds), f"{sum(seconds):.2f}")
+        table.add_row(example.photo.stem, *(f"{s:.2f}" for s in seconds), f"{sum(seconds):.2f}")
     return table

@@ -81,7 +81,7 @@ def cluster_up(
         raise _ended(e) from e
     with LocalCluster(data, report) as cluster:
         try:
-            endpoints = cluster.start(document, own)
+            endpoints = cluster.start(document, own, loaded.app.tiers)
         except ClusterFailed as e:
             raise _ended(e) from e
         _take_signals()  # ray.init has put its own SIGTERM handler in, which kills its daemons

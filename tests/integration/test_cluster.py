@@ -232,7 +232,7 @@ def test_the_same_seed_gives_the_same_bytes_on_a_fresh_cluster(
 ) -> None:
     denoiser = handles("Denoiser-cpu")
     before = denoiser.steps_done.remote().result(timeout_s=10)
-    fields: dict[str, Any] = {"seed": 11, "num_inference_steps": 9, "enable_frame_interpolation": True}
+    fields: dict[str, Any] = {"seed": 11, "num_inference_steps": 9}
     here = ended(live, quick(live, **fields))
     assert denoiser.steps_done.remote().result(timeout_s=10) - before == 9
     with live.client() as client:

@@ -17,7 +17,6 @@ import time
 import zlib
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from pydantic import SecretStr
@@ -118,12 +117,7 @@ class EmbeddedS3:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _lock_folder(self) -> None:

@@ -7,11 +7,13 @@ import importlib.metadata
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cluster.embedded_s3 import EmbeddedS3, EmbeddedS3Failed
 from cluster.tiers import TierConfig
 from diffusion.errors import WeightsUnusable
 from diffusion.model_folder import ModelConfig, ModelFolder
@@ -90,13 +92,20 @@ def check_disk(data: Path) -> Check:
 
 
 def check_object_store(config: ObjectStoreConfig | None) -> Iterator[Check]:
-    """Bucket reachable, writable, and conditional PUT honoured."""
-    if config is None:
-        if shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed"):
-            yield Check("object store", "ok", "embedded S3 (weed), conditional PUT")
-        else:
-            yield Check("object store", "fail", "no `weed` program", "run `make install`")
+    """Bucket reachable and writable, conditional PUT honoured; without a config, by a trial of the
+    embedded server."""
+    if config is not None:
+        yield from _check_bucket(config)
         return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with EmbeddedS3(Path(folder)) as server:
+                yield from _check_bucket(server.config)
+        except (EmbeddedS3Failed, OSError) as e:
+            yield Check("embedded S3", "fail", str(e), "run `make install`; it brings `weed`")
+
+
+def _check_bucket(config: ObjectStoreConfig) -> Iterator[Check]:
     name = f"bucket {config.bucket}"
     try:
         S3ObjectStore(config).check()

@@ -1,6 +1,7 @@
 """Denoiser: the UNet on one GPU tier. Requests in flight share it step by step."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from monitoring import metrics
 
 if TYPE_CHECKING:
     from diffusion.state import ImageCondition, TextCondition
+
+
+REPORT_EVERY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Denoiser:
         text: Timed["TextCondition"],
         image: Timed["ImageCondition"],
     ) -> AsyncIterator[StepDone | Denoised]:
-        """Yield a StepDone after every step and the Denoised at the end.
+        """Yield a StepDone per step, a few a second at most, and the Denoised at the end.
 
         Cancelling the stream stops the UNet after the step in flight.
         """
@@ -76,11 +80,15 @@ class Denoiser:
                 denoise.advance(self._model, state)
 
         state = await on_device(self._device_thread, begin)
+        reported = time.monotonic()
         while not state.is_done:
             await on_device(self._device_thread, advance)
             self._steps_done += 1
             metrics.DENOISE_STEPS.inc(tags={"tier": self._tier.name})
-            yield StepDone(state.step)
+            # A report costs milliseconds of this process, which tiny steps would feel.
+            if time.monotonic() - reported >= REPORT_EVERY_S:
+                reported = time.monotonic()
+                yield StepDone(state.step)
         metrics.STAGE_SECONDS.observe(watch.seconds, tags={"stage": "denoising"})
         latents = await asyncio.to_thread(lambda: ray.put(denoise.latents_of(state)))
         yield Denoised(

@@ -107,6 +107,7 @@ class VideoEncoder:
             if problems := info.problems(*size, fps, len(played)):
                 raise EncodeFailed("; ".join(problems))
             video = path.read_bytes()
+            poster_webp, sheet_webp = poster(played[0]), spritesheet(frames)
         sha256 = hashlib.sha256(video).hexdigest()
         timings = {
             **timings,
@@ -127,8 +128,8 @@ class VideoEncoder:
         return _Encoded(
             {
                 "video.mp4": (video, "video/mp4"),
-                "poster.webp": (poster(played[0]), "image/webp"),
-                "spritesheet.webp": (spritesheet(frames), "image/webp"),
+                "poster.webp": (poster_webp, "image/webp"),
+                "spritesheet.webp": (sheet_webp, "image/webp"),
                 "manifest.json": (
                     json.dumps(manifest, indent=1, sort_keys=True, default=str).encode(),
                     "application/json",

@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.parts.overhead import serve_one
 from serve.client import Client
+from serve.commands import EXAMPLES
 from serve.commands.up import cluster_up
 
 
@@ -22,7 +22,9 @@ def measure() -> dict[str, Any]:
         cluster_up(None, None, Path(data), None, None, lambda _: None) as running,
         Client(running.base_url) as client,
     ):
-        serve_one(client, 1)
+        photo = EXAMPLES / "watch-steel.jpg"
+        video = client.create(photo, prompt="a watch turns", enable_frame_interpolation=True)
+        client.wait(video["id"], lambda _: None)
         sizes: dict[str, list[int]] = defaultdict(list)
         for process in psutil.Process(os.getpid()).children(recursive=True):
             try:
@@ -43,4 +45,7 @@ def _name(process: psutil.Process) -> str:
     title = line[0] if line else process.name()
     if title.startswith("ray::"):
         return title.removeprefix("ray::").partition(".")[0].replace("ServeReplica:shopreel:", "")
-    return Path(title).name if "python" not in title else Path(line[-1]).name
+    if title.startswith("ray-dashboard"):
+        return "dashboard modules"
+    scripts = [part for part in line if part.endswith(".py")]
+    return Path(scripts[0] if scripts else title).name

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from cluster.local import ClusterFailed, Endpoints, LocalCluster, Own, prepare_environment
+from cluster.preflight import check_loopback, check_port
 from serve.commands import LOCAL_CONFIG
 
 console = Console(stderr=True)
@@ -79,6 +80,9 @@ def cluster_up(
         )
     except ConfigError as e:
         raise _ended(e) from e
+    for check in (check_loopback(host), check_port(host, port or file_port)):
+        if check.status == "fail":
+            raise _ended(f"{check.name}: {check.found}; {check.fix}")
     with LocalCluster(data, report) as cluster:
         try:
             endpoints = cluster.start(document, own, loaded.app.tiers)
@@ -88,6 +92,6 @@ def cluster_up(
         yield endpoints
 
 
-def _ended(error: Exception) -> typer.Exit:
+def _ended(error: Exception | str) -> typer.Exit:
     console.print(f"[red]not started:[/] {error}", highlight=False)
     return typer.Exit(1)

@@ -3,9 +3,11 @@
 import base64
 import io
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zlib import compress, crc32
 
 import pytest
 from openai import OpenAI
@@ -29,6 +31,16 @@ def jpeg(width: int = 640, height: int = 480, **save: Any) -> bytes:
     stream = io.BytesIO()
     Image.radial_gradient("L").resize((width, height)).convert("RGB").save(stream, "JPEG", **save)
     return stream.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing: a decompression bomb's outside."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", compress(bytes(1 << 20)))
 
 
 class Service:
@@ -210,8 +222,9 @@ def test_unknown_fields_are_refused_everywhere(service: Service) -> None:
         (jpeg()[:2000], 422, "image_undecodable"),
         (jpeg(1, 1), 422, "image_too_small"),
         (jpeg(64, 3000), 422, "image_too_large"),
+        (png_header(60000, 60000), 422, "image_too_large"),
     ],
-    ids=["empty", "pdf", "svg", "truncated", "1x1", "extreme aspect"],
+    ids=["empty", "pdf", "svg", "truncated", "1x1", "extreme aspect", "bomb"],
 )
 def test_a_bad_photo_is_refused_and_leaves_nothing(
     service: Service, photo: bytes, status: int, code: str

@@ -1,0 +1,119 @@
+"""The commands that need no cluster, or refuse to start one."""
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.live import ROOT, SHOPREEL, free_port, write_config
+
+
+def shopreel(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(SHOPREEL), *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "COLUMNS": "200", **environment},
+    )
+
+
+def doctor(config: Path, data: Path) -> tuple[int, dict[str, Any]]:
+    ran = shopreel("doctor", "--config", config, "--data", data, "--json")
+    return ran.returncode, {check["name"]: check for check in json.loads(ran.stdout)}
+
+
+def with_port(path: Path, port: int, **changes: Any) -> Path:
+    write_config(path, **changes)
+    document = yaml.safe_load(path.read_text())
+    document["http_options"]["port"] = port
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_doctor_checks_every_precondition(tmp_path: Path) -> None:
+    code, checks = doctor(with_port(tmp_path / "c.yaml", free_port()), tmp_path)
+    assert code == 0, checks
+    assert {"Python", "ray", "torch", "disk", "weights", "GPUs", "tier cpu"} <= set(checks)
+    assert checks["conditional PUT"]["status"] == "ok"
+    assert checks["weights"]["status"] == "warn"
+    assert "noise" in checks["weights"]["found"]
+
+
+def test_doctor_says_what_is_wrong_and_how_to_mend_it(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        dead = {"endpoint": "127.0.0.1:9", "bucket": "clips", "access_key": "k", "secret_key": "s"}
+        config = with_port(
+            tmp_path / "c.yaml",
+            port,
+            **{"model.source": str(tmp_path), "object_store": {**dead, "retries": 0}},
+        )
+        code, checks = doctor(config, tmp_path)
+    assert code == 1
+    for name in (f"port {port}", "bucket clips", "weights"):
+        assert checks[name]["status"] == "fail", name
+        assert checks[name]["fix"], name
+
+
+def test_config_tells_values_and_origins(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "mine.yaml")
+    ran = shopreel("config", "--config", config, "--json", SHOPREEL_MODEL__NAME="mug-model")
+    settings = json.loads(ran.stdout)
+    assert settings["model.name"] == {
+        "value": "mug-model",
+        "from": "environment SHOPREEL_MODEL__NAME",
+    }
+    assert settings["model.source"] == {"value": "tiny", "from": "mine.yaml"}
+    table = shopreel("config", "--config", config)
+    assert "model.dtype" in table.stdout
+    assert table.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"modle": {}}, "modle"),
+        ({"tiers.0.num_gpus": 1}, "GPUs"),
+        ({"tiers.0.labels": {"tier": "a100"}}, "no node has the labels"),
+        ({"model.source": "/nowhere"}, "/nowhere"),
+    ],
+    ids=["unknown key", "no GPU", "no such node", "no weights"],
+)
+def test_up_refuses_what_cannot_run_and_leaves_nothing(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    config = write_config(tmp_path / "c.yaml", **changes)
+    ran = shopreel("up", "--config", config, "--data", tmp_path / "d", "--port", free_port())
+    assert ran.returncode == 1
+    assert said in " ".join(ran.stderr.split())
+    assert "ready" not in ran.stdout
+    assert "Traceback" not in ran.stderr
+
+
+def test_up_refuses_a_taken_port_and_an_open_address(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ran = shopreel("up", "--data", tmp_path / "d", "--port", port)
+    assert (ran.returncode, f"port {port}" in ran.stderr) == (1, True)
+    config = write_config(tmp_path / "open.yaml")
+    config.write_text(config.read_text().replace("host: 127.0.0.1", "host: 0.0.0.0"))
+    ran = shopreel("up", "--config", config, "--data", tmp_path / "d", "--port", free_port())
+    assert (ran.returncode, "no API keys" in ran.stderr) == (1, True)
+
+
+def test_generate_without_a_service_says_how_to_start_one(tmp_path: Path) -> None:
+    photo = ROOT / "examples" / "products" / "home-vase.webp"
+    url = f"http://127.0.0.1:{free_port()}"
+    ran = shopreel("generate", photo, "--prompt", "a vase", "--url", url)
+    assert ran.returncode == 1
+    assert "shopreel up" in " ".join(ran.stderr.split())

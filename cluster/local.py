@@ -195,7 +195,9 @@ class LocalCluster:
             if status == "RUNNING":
                 return
             if status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                raise ClusterFailed(application["message"])
+                log = self._data / "deploy-error.log"
+                log.write_text(application["message"])
+                raise ClusterFailed(f"{application['message'].splitlines()[-1]} (all of it: {log})")
             healthy = sum(d["status"] == "HEALTHY" for d in deployments.values())
             if deployments:
                 self._report(f"starting the stages: {healthy} of {len(deployments)}")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from cluster.local import ClusterFailed, Endpoints, LocalCluster, Own, prepare_environment
-from cluster.preflight import check_loopback, check_port
+from cluster.preflight import check_loopback, check_port, check_weights
 from serve.commands import LOCAL_CONFIG
 
 console = Console(stderr=True)
@@ -80,7 +80,11 @@ def cluster_up(
         )
     except ConfigError as e:
         raise _ended(e) from e
-    for check in (check_loopback(host), check_port(host, port or file_port)):
+    for check in (
+        check_loopback(host),
+        check_port(host, port or file_port),
+        check_weights(loaded.app.model),
+    ):
         if check.status == "fail":
             raise _ended(f"{check.name}: {check.found}; {check.fix}")
     with LocalCluster(data, report) as cluster:

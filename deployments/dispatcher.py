@@ -11,23 +11,31 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import ray.exceptions
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster.tiers import TierConfig
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, StepDone
-from diffusion.errors import DiffusionError
+from deployments.slots import Slots, Tier
+from deployments.verdict import WORKER_LOST, Retry, judge
 from monitoring import metrics
-from storage.errors import IllegalTransition, StaleAttempt, StorageError, StoreUnavailable
+from storage.errors import (
+    IllegalTransition,
+    StaleAttempt,
+    StaleDispatcher,
+    StorageError,
+    StoreUnavailable,
+)
 from storage.job_store import JobStoreConfig, Progress, SqlJobStore
-from storage.jobs import Job, Stage, VideoFile
-from video.errors import VideoError
+from storage.jobs import Attempt, Job, Stage, VideoFile
 
 log = logging.getLogger(__name__)
+
+_STAGE_TRIES = 3
+_STORAGE_WAITS_S = (1, 2, 4, 8, 16)
+_LONGEST_PAUSE_S = 60.0
 
 
 class DispatcherConfig(BaseModel):
@@ -36,6 +44,7 @@ class DispatcherConfig(BaseModel):
     poll_s: float = Field(1.0, gt=0, description="fall-back when a wake-up was lost")
     beat_s: float = Field(1.0, gt=0, description="progress and lease renewals, one transaction")
     stall_s: float = Field(30.0, gt=0, description="without a beat for so long: replace me")
+    drain_s: float = Field(30.0, ge=0, description="for jobs in flight when it is replaced")
     num_cpus: float = Field(1.0, ge=0)
     labels: dict[str, str] = Field(default_factory=dict, description="node labels to run on")
 
@@ -49,26 +58,8 @@ class DispatcherConfig(BaseModel):
             "num_replicas": 1,
             "ray_actor_options": actor,
             "max_ongoing_requests": 1000,
+            "graceful_shutdown_timeout_s": self.drain_s + 10,
         }
-
-
-class _Tier:
-    """One GPU tier as the Dispatcher sees it."""
-
-    def __init__(self, config: TierConfig, denoiser: DeploymentHandle):
-        self.config = config
-        self.denoiser = denoiser.options(stream=True)
-        self.ready_replicas = config.min_replicas
-        self.denoising: set[str] = set()  # job ids that hold a slot
-
-    @property
-    def slots(self) -> int:
-        """An empty tier counts as one replica: a job sent there wakes it up."""
-        return max(1, self.ready_replicas) * self.config.max_ongoing_requests
-
-    @property
-    def room(self) -> int:
-        return self.slots - len(self.denoising)
 
 
 class Dispatcher:
@@ -85,21 +76,25 @@ class Dispatcher:
     ):
         self._config = config
         self._jobs = SqlJobStore(jobs)
-        self._tiers = [_Tier(t, d) for t, d in zip(tiers, denoisers, strict=True)]
+        self._slots = Slots(tiers, denoisers)
         self._text_encoder = text_encoder
         self._image_encoder = image_encoder
         self._decoder = decoder
         self._video_encoder = video_encoder
         self._epoch = await asyncio.to_thread(self._jobs.next_epoch)
+        self._running: dict[Attempt, asyncio.Task[None]] = {}
+        self._progress: dict[Attempt, Progress] = {}
         self._wake = asyncio.Event()
-        self._draining = False
-        self._replicas: dict[str, int] = {}  # running ones, by deployment
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._progress: dict[str, Progress] = {}
+        self._leasing = asyncio.Lock()
+        self._closed = ""  # why no more jobs are taken, ever
+        self._pause = (0.0, 0.0, "")  # until when (monotonic), how long, why
         self._last_beat = time.monotonic()
-        self._loops = [asyncio.create_task(self._take_jobs()), asyncio.create_task(self._beat())]
+        self._loops = [
+            asyncio.create_task(loop())
+            for loop in (self._take_jobs, self._beat, self._watch_replicas)
+        ]
 
-    async def run(self, job: Job, tier: _Tier) -> VideoFile:
+    async def run(self, job: Job, tier: Tier) -> VideoFile:
         """The way of one video."""
         request, sampling = job.request, job.request.sampling
         self._report(job, Stage.ENCODING)
@@ -110,18 +105,19 @@ class Dispatcher:
         denoised = await self._denoise(job, tier, text, image)
 
         self._report(job, Stage.DECODING, sampling.num_inference_steps)
-        decoded: Decoded = await self._decoder.decode.remote(denoised)
+        decoded: Decoded = await _finished(lambda: self._decoder.decode.remote(denoised))
 
-        self._report(job, Stage.ENCODING_VIDEO, sampling.num_inference_steps)
         timings = {**denoised.timings, "decoding": decoded.seconds}
         dropped = denoised.dropped_prompt
         warnings = [f"the prompt was too long; left out: {dropped!r}"] if dropped else []
-        video: VideoFile = await self._video_encoder.encode.remote(
-            request, job.current_attempt, decoded, timings, warnings
+        return await self._publish(
+            job,
+            lambda: self._video_encoder.encode.remote(
+                request, job.current_attempt, decoded, timings, warnings
+            ),
         )
-        return video
 
-    async def _denoise(self, job: Job, tier: _Tier, text: Any, image: Any) -> Denoised:
+    async def _denoise(self, job: Job, tier: Tier, text: Any, image: Any) -> Denoised:
         """`text` and `image` are responses, not values: they go to the Denoiser without us."""
         events = tier.denoiser.denoise.remote(job.request.sampling, text, image)
         try:
@@ -134,9 +130,25 @@ class Dispatcher:
             for response in (events, text, image):
                 response.cancel()
             raise
-        tier.denoising.discard(job.id)
+        tier.denoising.discard(job.current_attempt)
         self._wake.set()
         return result
+
+    async def _publish(self, job: Job, call: Callable[[], Any]) -> VideoFile:
+        """Encode and store; a store that is away must not cost the denoising that was paid for."""
+        steps = job.request.sampling.num_inference_steps
+        for wait_s in (*_STORAGE_WAITS_S, None):
+            self._report(job, Stage.ENCODING_VIDEO, steps)
+            try:
+                video: VideoFile = await _finished(call)
+            except StoreUnavailable:
+                if wait_s is None:
+                    raise
+                self._report(job, Stage.WAITING_STORAGE, steps)
+                await asyncio.sleep(wait_s)
+            else:
+                break
+        return video
 
     async def wake(self) -> None:
         """A job was created."""
@@ -144,27 +156,33 @@ class Dispatcher:
 
     async def not_ready(self) -> list[str]:
         """What keeps a job from being run now, in words; empty when nothing does."""
-        broken = ["Dispatcher: draining"] if self._draining else []
-        empty = [name for name, running in self._replicas.items() if running == 0]
-        tiers = {tier.config.deployment_name for tier in self._tiers}
-        if not tiers <= set(empty) or any(t.config.min_replicas == 0 for t in self._tiers):
-            empty = [name for name in empty if name not in tiers]
-        return broken + [f"{name}: no replica is running" for name in empty]
+        broken = [f"{name}: no replica is running" for name in self._slots.missing]
+        if self._closed:
+            broken.append(f"Dispatcher: {self._closed}")
+        until, _, reason = self._pause
+        if (left := until - time.monotonic()) > 0:
+            broken.append(f"Dispatcher: tries again in {left:.0f} s; {reason}")
+        return broken
 
     async def drain(self, grace_s: float) -> int:
         """Take no more jobs, give those in flight `grace_s`, put the rest back into the queue.
 
         Returns how many were put back.
         """
-        self._draining = True
-        tasks = dict(self._running)
+        self._closed = "draining"
+        async with self._leasing:
+            tasks = list(self._running.values())
         if tasks:
-            await asyncio.wait(tasks.values(), timeout=grace_s)
-        rest = [task for task in tasks.values() if not task.done()]
+            await asyncio.wait(tasks, timeout=grace_s)
+        rest = [task for task in tasks if not task.done()]
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
         return len(rest)
+
+    async def __del__(self) -> None:
+        """Serve awaits this when it replaces the replica."""
+        await self.drain(self._config.drain_s)
 
     async def check_health(self) -> None:
         """Fail when a loop has ended or stalls, so that Serve replaces this replica."""
@@ -175,53 +193,70 @@ class Dispatcher:
         if silent > self._config.stall_s:
             raise RuntimeError(f"no dispatcher beat for {silent:.0f} s")
 
-    # The two loops.
+    # The loops.
 
     async def _take_jobs(self) -> None:
-        """Lease jobs while some tier has room; the tier with the most room takes the next."""
+        """Lease and start jobs one by one while some tier has room."""
         while True:
             self._wake.clear()
-            room = 0 if self._draining else self._room()
-            if room > 0:
-                for job in await self._patiently(self._jobs.lease, self._epoch, room):
-                    self._start(job, max(self._tiers, key=lambda tier: tier.room))
+            async with self._leasing:
+                while (tier := self._free_tier()) is not None:
+                    leased = await self._patiently(self._jobs.lease, self._epoch, 1)
+                    for job in leased:
+                        self._start(job, tier)
+                    if not leased:
+                        break
             try:
                 await asyncio.wait_for(self._wake.wait(), self._config.poll_s)
             except TimeoutError:
                 continue
 
-    def _room(self) -> int:
-        """Free denoiser slots, less what piles up behind them when later stages are slow."""
-        slots = sum(tier.slots for tier in self._tiers)
-        free = sum(max(0, tier.room) for tier in self._tiers)
-        return min(free, 2 * slots - len(self._running))
-
-    def _start(self, job: Job, tier: _Tier) -> None:
-        def ended(_: asyncio.Task[None]) -> None:
-            del self._running[job.id]
-            self._progress.pop(job.id, None)
-            tier.denoising.discard(job.id)
-            self._wake.set()
-
-        tier.denoising.add(job.id)
-        task = asyncio.create_task(self._attempt(job, tier))
-        task.add_done_callback(ended)
-        self._running[job.id] = task
-
     async def _beat(self) -> None:
-        """Once per beat: progress and lease renewals in one write, lost jobs dropped."""
+        """Once per beat: progress and lease renewals in one write, lost attempts dropped."""
         while True:
             await asyncio.sleep(self._config.beat_s)
             updates = list(self._progress.values())
-            for job_id in await self._patiently(self._jobs.record_progress, updates, self._epoch):
-                if task := self._running.get(job_id):
+            for attempt in await self._patiently(self._jobs.record_progress, updates, self._epoch):
+                if task := self._running.get(attempt):
                     task.cancel()
-            await self._count_replicas()
             self._last_beat = time.monotonic()
+
+    async def _watch_replicas(self) -> None:
+        """Keep count of what runs. Apart from the beat: it waits for Serve's controller."""
+        while True:
+            try:
+                counts = await self._replica_counts()
+            except Exception:
+                log.warning("the Serve controller does not answer", exc_info=True)
+            else:
+                self._slots.note_replicas(counts)
+                for attempt in self._slots.stranded():
+                    self._running[attempt].cancel()
+            await asyncio.sleep(self._config.beat_s)
 
     # One attempt and its end.
 
-    async def _attempt(self, job: Job, tier: _Tier) -> None:
+    def _free_tier(self) -> Tier | None:
+        paused = time.monotonic() < self._pause[0]
+        return None if self._closed or paused else self._slots.free(len(self._running))
+
+    def _start(self, job: Job, tier: Tier) -> None:
+        attempt = job.current_attempt
+        for other, task in self._running.items():
+            if other.job_id == attempt.job_id:  # its lease ran out under us: it owns nothing now
+                task.cancel()
+
+        def ended(_: asyncio.Task[None]) -> None:
+            del self._running[attempt]
+            self._progress.pop(attempt, None)
+            tier.denoising.discard(attempt)
+            self._wake.set()
+
+        tier.denoising.add(attempt)
+        self._running[attempt] = asyncio.create_task(self._attempt(job, tier))
+        self._running[attempt].add_done_callback(ended)
+
+    async def _attempt(self, job: Job, tier: Tier) -> None:
         outcome, write = await self._outcome(job, tier)
         try:
             await asyncio.to_thread(write)
@@ -233,58 +268,67 @@ class Dispatcher:
         metrics.ATTEMPTS.inc(tags={"outcome": outcome})
         log.info("job %s attempt %d: %s", job.id, job.attempt, outcome)
 
-    async def _outcome(self, job: Job, tier: _Tier) -> tuple[str, Callable[[], object]]:
+    async def _outcome(self, job: Job, tier: Tier) -> tuple[str, Callable[[], object]]:
         """Run the job; how it ended, and the write that records it."""
         attempt = job.current_attempt
         try:
             video = await self.run(job, tier)
         except asyncio.CancelledError:
-            return "released", partial(self._jobs.release, attempt, "worker_lost")
+            return "released", partial(self._jobs.release, attempt, "worker_lost", charge=False)
         except Exception as error:
-            code, retry = _verdict(error)
-            log.warning("job %s attempt %d failed: %s", job.id, attempt.number, code, exc_info=True)
-            if retry:
-                return "released", partial(self._jobs.release, attempt, code)
-            return "failed", partial(self._jobs.fail, attempt, code, _first_line(error))
+            verdict = judge(error)
+            log.warning("job %s attempt %d: %s", job.id, attempt.number, verdict, exc_info=error)
+            if verdict.retry is Retry.NO:
+                return "failed", partial(self._jobs.fail, attempt, verdict.code, verdict.message)
+            if verdict.retry is Retry.FREE:
+                self._take_a_break(verdict.message)
+            charge = verdict.retry is Retry.CHARGED
+            return "released", partial(self._jobs.release, attempt, verdict.code, charge=charge)
+        self._pause = (0.0, 0.0, "")
         return "completed", partial(self._jobs.complete, attempt, video)
 
+    def _take_a_break(self, reason: str) -> None:
+        """Lease nothing for a while, twice as long each time until a job succeeds."""
+        until, length, _ = self._pause
+        if time.monotonic() >= until:
+            length = min(_LONGEST_PAUSE_S, max(1.0, 2 * length))
+            self._pause = (time.monotonic() + length, length, reason)
+
     def _report(self, job: Job, stage: Stage, step: int = 0) -> None:
-        self._progress[job.id] = Progress(job.current_attempt, stage, step)
+        self._progress[job.current_attempt] = Progress(job.current_attempt, stage, step)
 
     async def _patiently(self, call: Any, *args: Any) -> list[Any]:
-        """A store that is away must not end a loop: nothing now, the next beat tries again."""
+        """A store that is away must not end a loop, nor a newer Dispatcher make us unwell."""
         try:
             found: list[Any] = await asyncio.to_thread(call, *args)
         except StoreUnavailable:
             log.exception("the job table does not answer")
             return []
+        except StaleDispatcher as e:
+            self._closed = str(e)  # what runs may end: its fence still holds until re-leased
+            return []
         return found
 
-    async def _count_replicas(self) -> None:
+    async def _replica_counts(self) -> dict[str, int]:
+        """Running replicas of every deployment of this application."""
         app = serve.get_replica_context().app_name
         status = await asyncio.to_thread(serve.status)
-        self._replicas = {
+        return {
             name: deployment.replica_states.get("RUNNING", 0)
             for name, deployment in status.applications[app].deployments.items()
         }
-        for tier in self._tiers:
-            tier.ready_replicas = self._replicas[tier.config.deployment_name]
 
 
-def _verdict(error: Exception) -> tuple[str, bool]:
-    """The contract's error code, and whether another attempt may do better."""
-    if isinstance(error, VideoError):
-        return getattr(error, "code", "encode_failed"), error.retryable
-    if isinstance(error, StorageError):
-        return "store_unavailable", error.retryable
-    if isinstance(error, DiffusionError):
-        return "internal", error.retryable
-    lost = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, RayServeException)
-    if isinstance(error, lost):
-        return "worker_lost", True
-    return "internal", False
-
-
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "cause", error)  # Ray wraps what a replica raised
-    return str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+async def _finished(call: Callable[[], Any]) -> Any:
+    """Await a stage: again where its replica died, and stop it where we are stopped ourselves."""
+    for tries_left in reversed(range(_STAGE_TRIES)):
+        response = call()
+        try:
+            return await response
+        except WORKER_LOST:
+            if tries_left == 0:
+                raise
+        except BaseException:
+            response.cancel()
+            raise
+    raise AssertionError("unreachable")

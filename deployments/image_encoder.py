@@ -23,11 +23,13 @@ class ImageEncoder:
         store: ObjectStoreConfig,
         limits: PhotoLimits,
     ):
+        import cv2
         import torch
 
         from diffusion.device import open_device
         from diffusion.weights import load_image_model
 
+        cv2.setNumThreads(config.threads)
         folder = ModelFolder.open(model)
         folder.verify(digests, "feature_extractor", "image_encoder", "vae")
         device = open_device(config.device, config.num_gpus, config.threads)

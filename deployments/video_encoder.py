@@ -100,8 +100,9 @@ class VideoEncoder:
         fps = output.fps * (output.inbetweens + 1)
         with encoding.running(), tempfile.TemporaryDirectory(prefix="shopreel-") as folder:
             path = Path(folder) / "video.mp4"
-            recipe = json.dumps(_recipe(request), sort_keys=True)
-            write_mp4(path, played, fps, self._codec, self._config.mp4, {"shopreel": recipe})
+            recipe = self._recipe(request)
+            metadata = {"shopreel": json.dumps(recipe, sort_keys=True)}
+            write_mp4(path, played, fps, self._codec, self._config.mp4, metadata)
             info = probe_mp4(path)
             size = (request.sampling.width, request.sampling.height)
             if problems := info.problems(*size, fps, len(played)):
@@ -116,14 +117,13 @@ class VideoEncoder:
         }
         manifest = {
             "video": {"sha256": sha256, "bytes": len(video), **asdict(info)},
-            "request": _recipe(request),
+            "request": recipe,
             "job_id": request.id,
             "sku": request.sku,
             "title": request.title,
             "metadata": dict(request.metadata),
-            "photo_sha256": request.photo_sha256,
             "timings": timings,
-            "warnings": warnings,
+            "warnings": [*request.warnings, *warnings],
         }
         return _Encoded(
             {
@@ -140,6 +140,20 @@ class VideoEncoder:
             timings,
         )
 
+    def _recipe(self, request: JobRequest) -> dict[str, Any]:
+        """What is needed to make the same video again, on the same kind of machine."""
+        return {
+            "photo_sha256": request.photo_sha256,
+            "model": request.model,
+            "model_revision": request.model_revision,
+            "pipeline_version": PIPELINE_VERSION,
+            "preset": request.preset,
+            "sampling": asdict(request.sampling),
+            "output": asdict(request.output),
+            "interpolation": self._config.interpolation.model_dump(),
+            "mp4": self._config.mp4.model_dump() | {"codec": self._codec},
+        }
+
     def _commit(self, request: JobRequest, video: VideoFile, folder: str) -> VideoFile:
         key = keys.result_key(request.tenant, request.result_id)
         if self._store.put_if_absent(key, video.to_json(), "application/json"):
@@ -150,18 +164,6 @@ class VideoEncoder:
         if not winner.video_key.startswith(folder):
             self._store.delete_prefix(folder)
         return winner
-
-
-def _recipe(request: JobRequest) -> dict[str, Any]:
-    """What is needed to make the same video again."""
-    return {
-        "model": request.model,
-        "model_revision": request.model_revision,
-        "pipeline_version": PIPELINE_VERSION,
-        "preset": request.preset,
-        "sampling": asdict(request.sampling),
-        "output": asdict(request.output),
-    }
 
 
 def _video_file(request: JobRequest, attempt: Attempt, encoded: _Encoded) -> VideoFile:

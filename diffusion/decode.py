@@ -6,14 +6,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffusion.device import within_memory
 from diffusion.state import Latents
 
 
+@within_memory()
 @torch.inference_mode()
 def decode_latents(vae: Any, latents: Latents, chunk_frames: int) -> NDArray[np.uint8]:
     """Decode [1, 4, F, h, w] to uint8 [F, H, W, 3].
 
-    The VAE knows single images only, so the chunk size changes memory and nothing else.
+    The VAE knows single images only, so the chunk size changes memory and nothing else. Raises
+    OutOfMemory.
     """
     values = latents.latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
     frames = values[0].permute(1, 0, 2, 3)  # [F, 4, h, w]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
+from diffusion.device import within_memory
 from diffusion.errors import NonFiniteLatents
 from diffusion.image import add_position_planes
 from diffusion.params import SamplingParams
@@ -35,6 +36,7 @@ class DenoiseState:
         return self.step >= len(self.scheduler.timesteps)
 
 
+@within_memory()
 @torch.inference_mode()
 def begin(
     model: DenoisingModel, params: SamplingParams, text: TextCondition, image: ImageCondition
@@ -75,11 +77,13 @@ def begin(
     )
 
 
+@within_memory()
 @torch.inference_mode()
 def advance(model: DenoisingModel, state: DenoiseState) -> None:
     """One denoising step: UNet, guidance, scheduler.
 
-    Raises NonFiniteLatents as soon as the trajectory is lost (seen with fp16 overflow).
+    Raises NonFiniteLatents as soon as the trajectory is lost (seen with fp16 overflow), and
+    OutOfMemory.
     """
     timestep = state.scheduler.timesteps[state.step]
     rows = state.encoder_hidden_states.shape[0]

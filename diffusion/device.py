@@ -1,6 +1,11 @@
 """The device of one replica: which, how much of its memory, how many threads."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+
+from diffusion.errors import OutOfMemory
 
 
 def open_device(kind: str, num_gpus: float, threads: int) -> torch.device:
@@ -13,3 +18,15 @@ def open_device(kind: str, num_gpus: float, threads: int) -> torch.device:
     if device.type == "cuda" and 0 < num_gpus < 1:
         torch.cuda.set_per_process_memory_fraction(num_gpus)
     return device
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Turn the allocator's failure into our OutOfMemory and give back what it had cached, so that
+    the next, smaller request finds room."""
+    try:
+        yield
+    except torch.OutOfMemoryError as e:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise OutOfMemory(str(e).partition(". ")[0]) from None

@@ -3,6 +3,7 @@
 DiffusionError
 ├── WeightsUnusable   folder or hub id is not an I2VGen-XL checkpoint: mend the configuration
 ├── WeightsMismatch   this node's files differ from the cluster's: mend the node
+├── OutOfMemory       the device's memory did not suffice: ask for less
 ├── UnsupportedSize   sides are not what this checkpoint can make: change the request
 └── NonFiniteLatents  NaN or Inf came out of the UNet: retry (the only retryable one)
 
@@ -30,6 +31,10 @@ class WeightsMismatch(DiffusionError):
             f"{self.component!r} has sha256 {self.found[:12]} here but {self.expected[:12]} where"
             " the application was built: give every node the same files"
         )
+
+
+class OutOfMemory(DiffusionError):
+    """The message is the allocator's: how much was asked for and how much was free."""
 
 
 class UnsupportedSize(DiffusionError):

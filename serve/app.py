@@ -7,12 +7,15 @@ HTTP ─ VideoAPI ─ Dispatcher         ├─ Denoiser-<tier> ─ Decoder ─ 
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import Application
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster.stage import StageConfig
@@ -29,6 +32,8 @@ from serve.videos import Videos
 from storage.job_store import SqlJobStore
 from storage.object_store import S3ObjectStore
 
+log = logging.getLogger(__name__)
+
 
 def build_app(args: Mapping[str, Any]) -> Application:
     """The builder that a Serve config file names; `args` are its application's args."""
@@ -36,6 +41,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
     if config.object_store is None or config.job_store is None:
         raise ConfigError("object_store and job_store may be left out for `shopreel up` only")
     model, store, jobs, stages = config.model, config.object_store, config.job_store, config.stages
+    S3ObjectStore(store).check()  # one visible result stands on conditional PUT
     folder = ModelFolder.open(model)
     digests = folder.digests()
     card = ModelCard.of(model, folder, digests)
@@ -89,10 +95,13 @@ class VideoAPI:
         return create_app(self._videos)
 
     async def _dispatcher_broken(self, timeout_s: float = 2.0) -> list[str]:
-        response = self._dispatcher.not_ready.remote()
         try:
+            response = self._dispatcher.not_ready.remote()
             broken: list[str] = await asyncio.wait_for(response, timeout_s)
+        except (RayError, RayServeException) as e:
+            log.warning("the Dispatcher cannot be asked", exc_info=True)
+            return [f"Dispatcher: cannot be asked ({type(e).__name__})"]
         except TimeoutError:
             response.cancel()
-            return [f"dispatcher: no answer in {timeout_s:g} s"]
+            return [f"Dispatcher: no answer in {timeout_s:g} s"]
         return broken

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from serve.commands.interrupts import interruptible
+
 app = typer.Typer(
     help="Product photos in, publishable product videos out.",
     no_args_is_help=True,
@@ -39,9 +41,10 @@ def up(
     revision: Revision = None,
 ) -> None:
     """Run a one-machine cluster in the foreground: Ray, Serve, S3 and the job table."""
-    from serve.commands.up import run_up
+    with interruptible():
+        from serve.commands.up import run_up
 
-    run_up(config, port, data, model, revision)
+        run_up(config, port, data, model, revision)
 
 
 @app.command()
@@ -72,9 +75,10 @@ def demo(
     preset: Annotated[str, typer.Option(help="preview, standard or high.")] = "standard",
 ) -> None:
     """Bring a cluster up, make a video of every example photo, show them, bring it down."""
-    from serve.commands.demo import run_demo
+    with interruptible():
+        from serve.commands.demo import run_demo
 
-    run_demo(out, config, model, revision, preset)
+        run_demo(out, config, model, revision, preset)
 
 
 @app.command()

@@ -1,20 +1,31 @@
 """AppConfig: one section per package, read once from a Serve config file and the environment.
 
 The file is Ray Serve's own (`serve deploy FILE` takes it); the application's `args` are our part.
-An environment variable beats the file: SHOPREEL_<SECTION>__<FIELD>, for secrets above all.
+An environment variable beats the file: SHOPREEL_<SECTION>__<FIELD>, for secrets above all; lists
+are set as a whole, as JSON.
 """
 
+import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+from ray.serve.schema import ServeDeploySchema
+from sqlalchemy import make_url
 
 from catalog.presets import Preset, default_presets
+from cluster.local import APP_NAME
 from cluster.stage import StageConfig
 from cluster.tiers import TierConfig
 from deployments.decoder import DecoderConfig
@@ -27,7 +38,8 @@ from storage.object_store import ObjectStoreConfig
 from video.photo import PhotoLimits
 
 ENVIRONMENT_PREFIX = "SHOPREEL_"
-APP_NAME = "shopreel"
+_NO_SETTINGS = ("SHOPREEL_URL", "SHOPREEL_TEST_DATA")
+"""Variables of the `shopreel generate` command and of the tests."""
 
 
 class ConfigError(Exception):
@@ -96,6 +108,34 @@ class AppConfig(BaseSettings):
             raise ValueError(f"tier names must differ, got {', '.join(names)}")
         return tiers
 
+    @property
+    def deployments(self) -> dict[str, StageConfig]:
+        """How each deployment is sized and placed, by name."""
+        stages = self.stages
+        dispatcher = StageConfig(
+            num_cpus=stages.dispatcher.num_cpus, labels=stages.dispatcher.labels
+        )
+        return {
+            "VideoAPI": stages.api,
+            "Dispatcher": dispatcher,
+            "TextEncoder": stages.text_encoder,
+            "ImageEncoder": stages.image_encoder,
+            **{tier.deployment_name: tier for tier in self.tiers},
+            "Decoder": stages.decoder,
+            "VideoEncoder": stages.video_encoder,
+        }
+
+    def check_deployable(self) -> None:
+        """Raises ConfigError where VideoAPI and Dispatcher may run on different nodes, each with an
+        SQLite file of its own. (`shopreel up` labels its one node and both of them.)"""
+        api, dispatcher = self.stages.api.labels, self.stages.dispatcher.labels
+        sqlite = self.job_store is not None and self.job_store.url.startswith("sqlite")
+        if sqlite and (not api or api != dispatcher):
+            raise ConfigError(
+                "job_store.url is an SQLite file, which only one node has: give stages.api and"
+                " stages.dispatcher the same labels, those of that node, say {role: head}"
+            )
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -120,7 +160,7 @@ class LoadedConfig:
     def http_address(self) -> tuple[str, int]:
         """Host and port to listen on; loopback unless the file says otherwise."""
         http = self.serve.get("http_options", {})
-        return http.get("host", "127.0.0.1"), http.get("port", 8200)
+        return http.get("host", "127.0.0.1"), int(http.get("port", 8200))
 
     def with_http(self, host: str, port: int) -> dict[str, Any]:
         """The document with the address to listen on."""
@@ -128,57 +168,103 @@ class LoadedConfig:
         return {**self.serve, "http_options": http}
 
     def in_force(self) -> Iterator[tuple[str, Any, str]]:
-        """(dotted name, value, origin) of every setting; secrets are masked by their type."""
-        yield from _in_force(
-            self.app.model_dump(mode="json"), _args(self.serve, self.path), self.path.name
-        )
+        """(dotted name, value, origin) of every setting; secrets are masked."""
+        shown = self.app.model_dump(mode="json")
+        if self.app.job_store is not None:
+            url = make_url(self.app.job_store.url)
+            shown["job_store"]["url"] = url.render_as_string(hide_password=True)
+        environment = EnvSettingsSource(AppConfig)()
+        yield from _in_force(shown, environment, _args(self.serve), self.path.name)
 
 
 def parse(args: Mapping[str, Any], where: str) -> AppConfig:
     """Our part of a Serve config file, plus the environment. Raises ConfigError."""
+    _check_variables()
     try:
         return AppConfig(**args)
+    except SettingsError as e:
+        raise ConfigError(f"a {ENVIRONMENT_PREFIX}* variable is not valid JSON: {e}") from None
     except ValidationError as e:
-        problems = [
-            f"  {'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
-            for error in e.errors(include_url=False, include_input=False)
-        ]
+        # Not `from e`: that one would show the values, secrets among them.
         raise ConfigError(
-            f"{where} (with {ENVIRONMENT_PREFIX}* variables) is not valid:\n" + "\n".join(problems)
-        ) from e
+            f"{where} (with {ENVIRONMENT_PREFIX}* variables) is not valid:\n{_problems(e)}"
+        ) from None
 
 
 def load(path: Path) -> LoadedConfig:
     """Read a Serve config file that holds one application, ours. Raises ConfigError."""
     try:
         document = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as e:
+        ServeDeploySchema.model_validate(document)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise ConfigError(f"{path} cannot be read: {e}") from e
-    return LoadedConfig(path, document, parse(_args(document, path), str(path)))
-
-
-def _args(document: Any, path: Path) -> dict[str, Any]:
-    try:
-        (application,) = document["applications"]
-        args: dict[str, Any] = application["args"]
-    except (KeyError, TypeError, ValueError) as e:
+    except ValidationError as e:
         raise ConfigError(
-            f"{path} is no Serve config file with one application and its `args`; start from"
-            " cluster/local.yaml"
-        ) from e
+            f"{path} is no Serve config file; start from cluster/local.yaml:\n{_problems(e)}"
+        ) from None
+    names = [application.get("name") for application in document["applications"]]
+    if names != [APP_NAME]:
+        raise ConfigError(
+            f"{path} must hold one application, whose name must be {APP_NAME!r}; its names: {names}"
+        )
+    return LoadedConfig(path, document, parse(_args(document), str(path)))
+
+
+def _args(document: Mapping[str, Any]) -> dict[str, Any]:
+    (application,) = document["applications"]
+    args: dict[str, Any] = application.get("args", {})
     return args
 
 
+def _problems(error: ValidationError) -> str:
+    return "\n".join(
+        f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_input=False)
+    )
+
+
+def _check_variables() -> None:
+    """A variable with a misspelt section would have no effect and nobody would know."""
+    sections = [f"{ENVIRONMENT_PREFIX}{name}".upper() for name in AppConfig.model_fields]
+    for variable in _set_variables():
+        section, *rest = variable.split("__")
+        if section not in (*sections, *_NO_SETTINGS):
+            (nearest,) = difflib.get_close_matches(section, sections, n=1, cutoff=0)
+            raise ConfigError(
+                f"{variable} sets nothing; the nearest name is {'__'.join((nearest, *rest))}"
+            )
+
+
+def _set_variables() -> set[str]:
+    """Ours that are not empty. Their case does not matter, so it is upper here."""
+    names = {name.upper() for name, value in os.environ.items() if value}
+    return {name for name in names if name.startswith(ENVIRONMENT_PREFIX)}
+
+
 def _in_force(
-    value: Any, given: Any, file: str, name: str = "", variable: str = ENVIRONMENT_PREFIX
+    shown: Mapping[str, Any], environment: Any, given: Any, file: str, *parents: str
 ) -> Iterator[tuple[str, Any, str]]:
-    for key, item in value.items():
-        dotted = f"{name}.{key}" if name else key
-        path = f"{variable}{key.upper()}"
-        written = given.get(key) if isinstance(given, Mapping) else None
-        if isinstance(item, dict) and item:
-            yield from _in_force(item, written, file, dotted, f"{path}__")
-        elif path in os.environ:
-            yield dotted, item, f"environment {path}"
+    for key, value in shown.items():
+        names = (*parents, key)
+        ours, theirs = _part(environment, key), _part(given, key)
+        if isinstance(value, dict) and value:
+            yield from _in_force(value, ours, theirs, file, *names)
+        elif ours is not _ABSENT:
+            yield ".".join(names), value, f"environment {_variable(names)}"
         else:
-            yield dotted, item, file if written is not None else "default"
+            yield ".".join(names), value, "default" if theirs is _ABSENT else file
+
+
+_ABSENT = object()
+
+
+def _part(values: Any, key: str) -> Any:
+    return values.get(key, _ABSENT) if isinstance(values, Mapping) else _ABSENT
+
+
+def _variable(names: Sequence[str]) -> str:
+    """The variable that sets a setting: its own, or one with a whole section as JSON."""
+    candidates = (
+        f"{ENVIRONMENT_PREFIX}{'__'.join(names[:end])}".upper() for end in range(len(names), 0, -1)
+    )
+    return next(name for name in candidates if name in _set_variables())

@@ -4,6 +4,7 @@ ApiError                 raised by the routes themselves; carries its own row
 everything else          looked up in TABLE by class, most special first
 """
 
+import logging
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -11,10 +12,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from diffusion.errors import UnsupportedSize
+from diffusion.errors import DiffusionError, UnsupportedSize
 from serve.schemas import ErrorDetail, ErrorEnvelope
-from storage.errors import JobNotFound, ObjectNotFound, StoreMisconfigured, StoreUnavailable
-from video.errors import PhotoError, UnsupportedPhotoType
+from storage.errors import (
+    IdempotencyConflict,
+    JobNotFound,
+    ObjectNotFound,
+    StorageError,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
+from video.errors import PhotoError, UnsupportedPhotoType, VideoError
+
+log = logging.getLogger(__name__)
 
 REQUEST, NOT_FOUND, CONFLICT, SERVER = (
     "invalid_request_error",
@@ -56,9 +66,20 @@ TABLE: dict[type[Exception], _Row] = {
     UnsupportedSize: _Row(400, REQUEST, "unsupported_size", "size"),
     JobNotFound: _Row(404, NOT_FOUND, "video_not_found"),
     ObjectNotFound: _Row(404, NOT_FOUND, "content_not_found"),
+    IdempotencyConflict: _Row(409, CONFLICT, "idempotency_conflict", "Idempotency-Key"),
     StoreUnavailable: _Row(503, SERVER, "store_unavailable", retry_after_s=5),
     StoreMisconfigured: _Row(503, SERVER, "store_misconfigured", retry_after_s=60),
 }
+
+ANSWERED = (
+    ApiError,
+    ValidationError,
+    RequestValidationError,
+    StorageError,
+    VideoError,
+    DiffusionError,
+)
+"""What `respond` is registered for; anything else is answered by serve.middleware.RequestId."""
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -75,8 +96,9 @@ def as_api_error(error: Exception) -> ApiError:
 def from_validation(error: ValidationError | RequestValidationError) -> ApiError:
     """The first problem of a request's fields, in the caller's words."""
     problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"] if part not in ("query", "path", "body")]
-    param = ".".join(location) or None
+    # FastAPI puts query, path or header before the name.
+    location = problem["loc"][isinstance(error, RequestValidationError) :]
+    param = ".".join(str(part) for part in location) or None
     if problem["type"] == "extra_forbidden":
         return unknown_parameter(param or "")
     message = str(problem["msg"]).removeprefix("Value error, ")
@@ -91,12 +113,15 @@ def unknown_parameter(name: str) -> ApiError:
 
 
 async def respond(request: Request, error: Exception) -> JSONResponse:
-    """The error envelope as a response."""
+    """The error envelope as a response. What is the server's own fault is logged, here only."""
     e = (
         from_validation(error)
         if isinstance(error, ValidationError | RequestValidationError)
         else as_api_error(error)
     )
+    if e.status == 500:
+        where = (request.method, request.url.path, request.scope["request_id"])
+        log.error("%s %s failed, request %s", *where, exc_info=error)
     envelope = ErrorEnvelope(
         error=ErrorDetail(message=e.message, type=e.type, param=e.param, code=e.code)
     )

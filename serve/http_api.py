@@ -2,18 +2,18 @@
 
 import base64
 import binascii
+import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
-from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from serve.errors import REQUEST, ApiError, respond, unknown_parameter
+from serve.errors import ANSWERED, REQUEST, ApiError, respond, unknown_parameter
 from serve.middleware import BodyLimit, RequestId
 from serve.schemas import (
     CreateVideo,
@@ -27,6 +27,7 @@ from serve.schemas import (
     create_body_schema,
 )
 from serve.videos import Variant, Videos
+from storage.job_store import Idempotency
 from storage.jobs import JobStatus
 
 TENANT = "default"
@@ -34,6 +35,20 @@ TENANT = "default"
 
 _POLL_AFTER_MS = 1000
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope}}
+_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "unchanged since that ETag"}}
+_RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{1,18})?|-([0-9]{1,18}))", re.IGNORECASE)
+
+IfNoneMatch = Annotated[str | None, Header()]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern="^[ -~]*$",
+        description="Makes a repeat safe: the same key with the same body answers with the job that"
+        " stands and `Idempotency-Replayed: true`, with another body 409 `idempotency_conflict`.",
+    ),
+]
 
 
 def create_app(videos: Videos) -> FastAPI:
@@ -48,7 +63,7 @@ def create_app(videos: Videos) -> FastAPI:
     )
     app.add_middleware(BodyLimit, max_bytes=videos.config.limits.max_body_bytes)
     app.add_middleware(RequestId)
-    for error in (Exception, RequestValidationError, ValidationError, ApiError):
+    for error in ANSWERED:
         app.add_exception_handler(error, respond)
     app.add_exception_handler(HTTPException, _respond_http)
 
@@ -57,9 +72,14 @@ def create_app(videos: Videos) -> FastAPI:
         status_code=202,
         openapi_extra={"requestBody": create_body_schema()[0]},
     )
-    async def create_video(request: Request, response: Response) -> Video:
-        create, photo = await _read_create(request)
-        video = await videos.create(create, photo, TENANT)
+    async def create_video(
+        request: Request, response: Response, idempotency_key: IdempotencyKey = None
+    ) -> Video:
+        create, photo, fingerprint = await _read_create(request)
+        once = None if idempotency_key is None else Idempotency(idempotency_key, fingerprint)
+        video, replayed = await videos.create(create, photo, TENANT, once)
+        if replayed:
+            response.headers["Idempotency-Replayed"] = "true"
         response.headers["Location"] = f"/v1/videos/{video.id}"
         response.headers["openai-poll-after-ms"] = str(_POLL_AFTER_MS)
         return video
@@ -74,20 +94,27 @@ def create_app(videos: Videos) -> FastAPI:
     ) -> VideoList:
         return await videos.list_videos(TENANT, after, limit, order, status, sku)
 
-    @app.get("/v1/videos/{video_id}")
-    async def get_video(video_id: str, response: Response) -> Video:
+    @app.get("/v1/videos/{video_id}", response_model=Video, responses=_UNCHANGED)
+    async def get_video(
+        video_id: str, response: Response, if_none_match: IfNoneMatch = None
+    ) -> Video | Response:
         video = await videos.get(TENANT, video_id)
+        digest = hashlib.sha256(video.model_dump_json().encode()).hexdigest()
+        headers = {"ETag": f'W/"{digest}"'}
         if not video.status.is_terminal:
-            response.headers["openai-poll-after-ms"] = str(_POLL_AFTER_MS)
+            headers["openai-poll-after-ms"] = str(_POLL_AFTER_MS)
+        if _is_known(headers["ETag"], if_none_match):
+            return Response(status_code=304, headers=headers)
+        response.headers.update(headers)
         return video
 
-    @app.get("/v1/videos/{video_id}/content", response_class=Response)
+    @app.get("/v1/videos/{video_id}/content", response_class=Response, responses=_UNCHANGED)
     async def get_content(
         video_id: str,
         variant: Variant = "video",
         redirect: bool = False,
-        range_: Annotated[str | None, Header(alias="Range")] = None,
-        if_none_match: Annotated[str | None, Header()] = None,
+        range_: Annotated[str, Header(alias="Range")] = "",
+        if_none_match: IfNoneMatch = None,
     ) -> Response:
         content = await videos.content(TENANT, video_id, variant)
         if redirect:
@@ -98,10 +125,18 @@ def create_app(videos: Videos) -> FastAPI:
             "Content-Disposition": f'attachment; filename="{content.filename}"',
             "X-Content-Type-Options": "nosniff",
         }
-        if if_none_match is not None and f'"{content.etag}"' in if_none_match:
+        if _is_known(headers["ETag"], if_none_match):
             return Response(status_code=304, headers=headers)
-        data = await videos.read(content)
-        return _ranged(data, range_, content.media_type, headers)
+        wanted = _parse_range(range_)
+        if wanted is None:
+            return Response(await videos.read(content), 200, headers, content.media_type)
+        size = await videos.size_bytes(content)
+        part = range(size)[wanted]
+        if not part:
+            headers["Content-Range"] = f"bytes */{size}"
+            return Response(status_code=416, headers=headers)
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+        return Response(await videos.read(content, part), 206, headers, content.media_type)
 
     @app.get("/healthz")
     async def healthz() -> Health:
@@ -124,18 +159,21 @@ class _App(FastAPI):
         return schema
 
 
-async def _read_create(request: Request) -> tuple[CreateVideo, bytes]:
-    """The parameters and the photo of a create request, multipart or JSON.
+async def _read_create(request: Request) -> tuple[CreateVideo, bytes, str]:
+    """The parameters, the photo and the fingerprint of a create request, multipart or JSON.
 
     FastAPI declares one body type per route, hence by hand. Raises ApiError, ValidationError.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
-        form = CreateVideoForm.model_validate(await _form_fields(request))
-        return form, form.input_reference
+        fields = await _form_fields(request)
+        form = CreateVideoForm.model_validate(fields)
+        return form, form.input_reference, _form_fingerprint(fields)
     if media_type == "application/json":
-        body = CreateVideoJson.model_validate(_json(await request.body()))
-        return body, _from_data_url(body.input_reference.image_url)
+        text = await request.body()
+        body = CreateVideoJson.model_validate(_json(text))
+        photo = _from_data_url(body.input_reference.image_url)
+        return body, photo, hashlib.sha256(text).hexdigest()
     raise ApiError(
         415,
         REQUEST,
@@ -158,6 +196,15 @@ async def _form_fields(request: Request) -> dict[str, Any]:
                 raise ApiError(400, REQUEST, "invalid_parameter", f"{name} is {expected}", name)
             fields[name] = await value.read() if isinstance(value, UploadFile) else value
     return fields
+
+
+def _form_fingerprint(fields: Mapping[str, str | bytes]) -> str:
+    """Of what a form says, not of its bytes: every retry draws another boundary."""
+    said = {
+        name: hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value
+        for name, value in fields.items()
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _from_data_url(url: str) -> bytes:
@@ -184,19 +231,23 @@ def _json(text: bytes) -> Any:
         raise ApiError(400, REQUEST, "invalid_json", f"not valid JSON: {e}") from e
 
 
-def _ranged(data: bytes, header: str | None, media_type: str, headers: dict[str, str]) -> Response:
-    """One byte range (RFC 9110 §14); several at once are answered with the whole, as it allows."""
-    matched = re.fullmatch(r"bytes=(\d*)-(\d*)", (header or "").replace(" ", ""))
-    if matched is None or not any(matched.groups()):
-        return Response(data, 200, headers, media_type)
-    first, last = matched.groups()
-    size = len(data)
-    start = int(first) if first else max(0, size - int(last))
-    stop = min(size, int(last) + 1) if first and last else size
-    if start >= stop:
-        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
-    headers = {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}
-    return Response(data[start:stop], 206, headers, media_type)
+def _parse_range(header: str) -> slice | None:
+    """One byte range. None for several at once, which may be answered with the whole, and for what
+    is none, which must be (RFC 9110 §14)."""
+    matched = _RANGE.fullmatch(header.replace(" ", ""))
+    if matched is None:
+        return None
+    first, last, suffix = matched.groups()
+    if suffix is not None:
+        return slice(-int(suffix), None) if int(suffix) else slice(0)
+    start, stop = int(first), None if last is None else int(last) + 1
+    return slice(start, stop) if stop is None or start < stop else None
+
+
+def _is_known(etag: str, if_none_match: str | None) -> bool:
+    """RFC 9110 §13.1.2, whose comparison is the weak one."""
+    known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    return "*" in known or etag.removeprefix("W/") in known
 
 
 async def _refuse_unknown_query(request: Request) -> None:
@@ -211,4 +262,6 @@ async def _respond_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kind = "not_found_error" if error.status_code == 404 else REQUEST
     code = {404: "route_not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
-    return await respond(request, ApiError(error.status_code, kind, code, str(error.detail)))
+    response = await respond(request, ApiError(error.status_code, kind, code, str(error.detail)))
+    response.headers.update(error.headers or {})
+    return response

@@ -1,17 +1,19 @@
-"""What every request passes: a cap on its body and an id that is echoed."""
+"""What every request passes: a cap on its body, an id that is echoed, an answer to any failure."""
 
 import re
 import uuid
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.errors import REQUEST, ApiError
+from serve.errors import REQUEST, ApiError, respond
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestId:
-    """Echo X-Request-Id, or make one."""
+    """Echo X-Request-Id, or make one. An exception that nobody expected becomes a 500 here:
+    Starlette's own place for that lies outside of us, where the answer would carry no id."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -21,13 +23,23 @@ class RequestId:
             return await self._app(scope, receive, send)
         given = dict(scope["headers"]).get(b"x-request-id", b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        scope["request_id"] = request_id.decode()
+        started = False
 
         async def send_with_id(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id)]
             await send(message)
 
-        return await self._app(scope, receive, send_with_id)
+        try:
+            return await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            if started:
+                raise
+            response = await respond(Request(scope), error)
+            return await response(scope, receive, send_with_id)
 
 
 class BodyLimit:

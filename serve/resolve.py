@@ -62,6 +62,7 @@ def resolve(
         sku=create.sku,
         title=create.title,
         metadata=create.metadata,
+        warnings=photo.warnings,
     )
 
 
@@ -90,7 +91,13 @@ def _timing(create: CreateVideo, preset: Preset) -> tuple[int, int]:
     if create.num_frames is None:
         frames = round(seconds * fps)
     elif create.fps is None and seconds > 0:
-        fps = max(1, round(frames / seconds))
+        fps = round(frames / seconds)
+        if not 1 <= fps <= 60:
+            raise _refused(
+                "seconds",
+                f"{frames} frames in {create.seconds} s would play at {frames / seconds:g} fps;"
+                f" at 1 to 60 fps they last {frames / 60:.3f} to {frames} s",
+            )
     reach = f"8 to 32 frames at {fps} fps last {8 / fps:g} to {32 / fps:g} s"
     if not 8 <= frames <= 32:
         raise _refused("seconds", f"{create.seconds} s at {fps} fps is out of reach: {reach}")

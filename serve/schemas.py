@@ -35,8 +35,8 @@ class CreateVideo(BaseModel):
     size: Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$")] | None = Field(
         None, description="WIDTHxHEIGHT in pixels, the same as `width` and `height`"
     )
-    width: int | None = Field(None, gt=0)
-    height: int | None = Field(None, gt=0)
+    width: int | None = Field(None, gt=0, le=99_999)
+    height: int | None = Field(None, gt=0, le=99_999)
     seconds: Annotated[str, Field(pattern=r"^\d{1,3}(\.\d{1,3})?$")] | None = Field(
         None, description="length of the clip: num_frames / fps"
     )
@@ -109,18 +109,21 @@ class Video(BaseModel):
     seed: int
     preset: str
     num_frames: int
-    fps: float = Field(description="playback rate of the file")
+    fps: float = Field(description="playback rate of generated frames")
+    output_num_frames: int = Field(description="in the file, interpolated ones included")
+    output_fps: float = Field(description="playback rate of the file")
     timings: dict[str, float]
     usage: Usage | None
     sku: str | None
     metadata: dict[str, str]
+    warnings: list[str] = Field(description="what about the photo may spoil the video")
 
     @classmethod
     def of(cls, job: Job, queue_position: int | None = None) -> "Video":
         request, sampling, output = job.request, job.request.sampling, job.request.output
         result = job.result
         played = (sampling.num_frames - 1) * (output.inbetweens + 1) + 1
-        fps = output.fps * (output.inbetweens + 1)
+        output_fps = output.fps * (output.inbetweens + 1)
         return cls(
             id=job.id,
             model=request.model,
@@ -131,7 +134,7 @@ class Video(BaseModel):
             expires_at=None,
             prompt=sampling.prompt,
             size=f"{sampling.width}x{sampling.height}",
-            seconds=f"{played / fps:g}",
+            seconds=f"{played / output_fps:g}",
             error=(
                 VideoError(code=job.error_code, message=job.error_message or job.error_code)
                 if job.error_code and job.status is JobStatus.FAILED
@@ -144,18 +147,21 @@ class Video(BaseModel):
             attempt=job.attempt,
             seed=sampling.seed,
             preset=request.preset,
-            num_frames=played,
-            fps=fps,
+            num_frames=sampling.num_frames,
+            fps=output.fps,
+            output_num_frames=played,
+            output_fps=output_fps,
             timings={} if result is None else result.timings,
             usage=(
                 None if result is None else Usage(gpu_seconds=result.timings.get("denoising", 0.0))
             ),
             sku=request.sku,
             metadata=dict(request.metadata),
+            warnings=list(request.warnings),
         )
 
 
-_PERCENT_AFTER_DENOISING = {"decoding": 92, "encoding_video": 95, "storing": 98}
+_PERCENT_AFTER_DENOISING = {"decoding": 92, "encoding_video": 95, "waiting_storage": 95}
 
 
 def _percent(job: Job) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, case, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.errors import IdempotencyConflict, StaleAttempt, StaleDispatcher, StoreUnavailable
@@ -17,12 +17,11 @@ from storage.tables import dispatchers, jobs, open_tables, owned_by, row_of, to_
 class JobStoreConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # An SQLAlchemy URL. In-memory SQLite is refused: it is one database per connection.
-    url: str = Field(
-        default="sqlite:///shopreel-data/jobs.sqlite", pattern=r"^(sqlite:///[^:]|postgresql)"
-    )
+    # An SQLAlchemy URL of a SQLite file. The SQL is written for Postgres too, which comes with a
+    # driver and its own run of the tests. In-memory SQLite is one database per connection.
+    url: str = Field(pattern=r"^sqlite:///[^:]")
     lease_s: float = Field(default=30.0, gt=0)  # a Dispatcher silent for longer has lost its jobs
-    max_attempts: int = Field(default=3, ge=1)
+    max_attempts: int = Field(default=3, ge=1)  # failures that a job is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +85,9 @@ class JobStore(Protocol):
         comes with a new attempt number, its fence. Raises StaleDispatcher."""
         ...
 
-    def record_progress(self, updates: Sequence[Progress], epoch: int) -> list[str]:
-        """Writes many reports in one transaction and renews their leases. Returns the ids of jobs
-        whose attempt owns them no more (lost, cancelled, deleted, ended): stop working on these.
+    def record_progress(self, updates: Sequence[Progress], epoch: int) -> list[Attempt]:
+        """Writes many reports in one transaction and renews their leases. Returns the attempts that
+        own their job no more (lost, cancelled, deleted, ended): stop working on these.
         Raises StaleDispatcher."""
         ...
 
@@ -99,8 +98,9 @@ class JobStore(Protocol):
 
     def fail(self, attempt: Attempt, code: str, message: str) -> Job: ...
 
-    def release(self, attempt: Attempt, reason: str) -> Job:
-        """Gives the job back for another attempt; without one left it fails with code `reason`."""
+    def release(self, attempt: Attempt, reason: str, charge: bool = True) -> Job:
+        """Gives the job back for another attempt. A charged release counts as a failure of the
+        job; with `max_attempts` of them it fails with code `reason`."""
         ...
 
     def queue_position(self, job_id: str) -> int | None:
@@ -181,7 +181,7 @@ class SqlJobStore:
             row = row_of(db, tenant, job_id, lock=True)
             if row.status.is_terminal:
                 return to_job(row)
-            return self._end(db, row.seq, JobStatus.CANCELLED)
+            return self._end(db, row, JobStatus.CANCELLED)
 
     def delete(self, tenant: str, job_id: str) -> Job:
         with transaction(self._writes) as db:
@@ -204,9 +204,10 @@ class SqlJobStore:
             expired = (jobs.c.status == JobStatus.IN_PROGRESS) & (jobs.c.lease_until <= now)
             db.execute(
                 update(jobs)
-                .where(expired, jobs.c.attempt >= self._config.max_attempts)
+                .where(expired, jobs.c.failures + 1 >= self._config.max_attempts)
                 .values(
                     status=JobStatus.FAILED,
+                    failures=jobs.c.failures + 1,
                     error_code="worker_lost",
                     error_message="lost its worker, and no attempt is left",
                     completed_at=now,
@@ -226,6 +227,7 @@ class SqlJobStore:
                 .values(
                     status=JobStatus.IN_PROGRESS,
                     attempt=jobs.c.attempt + 1,
+                    failures=jobs.c.failures + case((expired, 1), else_=0),
                     epoch=epoch,
                     lease_until=now + self._config.lease_s,
                     started_at=func.coalesce(jobs.c.started_at, now),
@@ -236,7 +238,7 @@ class SqlJobStore:
             ).all()
         return [to_job(row) for row in sorted(leased, key=lambda row: row.seq)]
 
-    def record_progress(self, updates: Sequence[Progress], epoch: int) -> list[str]:
+    def record_progress(self, updates: Sequence[Progress], epoch: int) -> list[Attempt]:
         disowned = []
         with transaction(self._writes) as db:
             _require_newest(db, epoch)
@@ -248,7 +250,7 @@ class SqlJobStore:
                     .values(stage=report.stage, step=report.step, lease_until=lease_until)
                 ).rowcount
                 if not owned:
-                    disowned.append(report.attempt.job_id)
+                    disowned.append(report.attempt)
         return disowned
 
     def complete(self, attempt: Attempt, video: VideoFile) -> Job:
@@ -257,23 +259,32 @@ class SqlJobStore:
     def fail(self, attempt: Attempt, code: str, message: str) -> Job:
         return self._leave(attempt, JobStatus.FAILED, error_code=code, error_message=message)
 
-    def release(self, attempt: Attempt, reason: str) -> Job:
-        if attempt.number < self._config.max_attempts:
-            return self._leave(attempt, JobStatus.QUEUED, stage=None, step=0, completed_at=None)
-        return self.fail(attempt, reason, f"gave up after {attempt.number} attempts")
+    def release(self, attempt: Attempt, reason: str, charge: bool = True) -> Job:
+        again = {"failures": jobs.c.failures + charge, "stage": None, "step": 0}
+        with transaction(self._writes) as db:
+            row = self._owned(db, attempt)
+            if row.failures + charge < self._config.max_attempts:
+                return self._end(db, row, JobStatus.QUEUED, **again, completed_at=None)
+            message = f"gave up after {row.failures + charge} failed attempts"
+            return self._end(
+                db, row, JobStatus.FAILED, **again, error_code=reason, error_message=message
+            )
 
     def _leave(self, attempt: Attempt, target: JobStatus, **values: Any) -> Job:
         """Ends an attempt if it still owns its job."""
         with transaction(self._writes) as db:
-            row = db.execute(select(jobs).where(owned_by(attempt)).with_for_update()).first()
-            if row is None:
-                raise StaleAttempt(attempt.job_id, attempt.number, attempt.epoch)
-            check_transition(attempt.job_id, row.status, target)
-            return self._end(db, row.seq, target, **values)
+            return self._end(db, self._owned(db, attempt), target, **values)
 
-    def _end(self, db: Connection, seq: int, target: JobStatus, **values: Any) -> Job:
+    def _owned(self, db: Connection, attempt: Attempt) -> Row[Any]:
+        row = db.execute(select(jobs).where(owned_by(attempt)).with_for_update()).first()
+        if row is None:
+            raise StaleAttempt(attempt.job_id, attempt.number, attempt.epoch)
+        return row
+
+    def _end(self, db: Connection, row: Row[Any], target: JobStatus, **values: Any) -> Job:
+        check_transition(row.id, row.status, target)
         ended = {"status": target, "lease_until": None, "completed_at": self._clock()} | values
-        changed = update(jobs).where(jobs.c.seq == seq).values(ended).returning(*jobs.c)
+        changed = update(jobs).where(jobs.c.seq == row.seq).values(ended).returning(*jobs.c)
         return to_job(db.execute(changed).one())
 
     def queue_position(self, job_id: str) -> int | None:

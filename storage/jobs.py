@@ -51,7 +51,7 @@ class Stage(StrEnum):
     DENOISING = "denoising"
     DECODING = "decoding"
     ENCODING_VIDEO = "encoding_video"
-    STORING = "storing"
+    WAITING_STORAGE = "waiting_storage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,7 @@ class JobRequest:
     sku: str | None = None
     title: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()  # about the photo, for the caller; no part of the result
 
     @property
     def result_id(self) -> str:
@@ -136,6 +137,7 @@ class JobRequest:
         fields = json.loads(data)
         fields["sampling"] = SamplingParams(**fields["sampling"])
         fields["output"] = OutputParams(**fields["output"])
+        fields["warnings"] = tuple(fields.get("warnings", ()))
         return cls(**fields)
 
 

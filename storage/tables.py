@@ -64,7 +64,8 @@ jobs = Table(
     Column("completed_at", Double),
     Column("stage", _words(Stage)),
     Column("step", Integer, nullable=False, default=0),
-    Column("attempt", Integer, nullable=False, default=0),
+    Column("attempt", Integer, nullable=False, default=0),  # tries begun: the fence
+    Column("failures", Integer, nullable=False, default=0),  # tries that count against the job
     Column("epoch", BigInteger, nullable=False, default=0),
     Column("lease_until", Double),
     Column("result", Text),  # VideoFile as JSON

@@ -3,7 +3,6 @@
 RSS would count the shared object store once per process.
 """
 
-import os
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,9 +25,11 @@ def measure() -> dict[str, Any]:
         video = client.create(photo, prompt="a watch turns", enable_frame_interpolation=True)
         client.wait(video["id"], lambda _: None)
         sizes: dict[str, list[int]] = defaultdict(list)
-        for process in psutil.Process(os.getpid()).children(recursive=True):
+        up = psutil.Process()  # `shopreel up` is cluster_up, so here it is this process
+        for process in (up, *up.children(recursive=True)):
             try:
-                sizes[_name(process)].append(process.memory_full_info().pss)
+                name = "shopreel up" if process == up else _name(process)
+                sizes[name].append(process.memory_full_info().pss)
             except psutil.NoSuchProcess:
                 continue
     megabytes = {name: round(sum(values) / 1e6) for name, values in sizes.items()}

@@ -25,4 +25,4 @@ def measure() -> dict[str, Any]:
             "seconds": stages,
             "share_of_denoising": round(stages["denoising"]["median"] / in_all, 3),
         }
-    return {"repeats": REPEATS, "threads": 2, **figures}
+    return {"repeats": REPEATS, "threads": clip.threads, **figures}

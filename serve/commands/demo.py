@@ -13,7 +13,7 @@ from rich.table import Table
 from serve.client import Client, ServiceError
 from serve.commands import EXAMPLES
 from serve.commands.progress import JobProgress
-from serve.commands.up import cluster_up, interruptible
+from serve.commands.up import cluster_up
 from video.mp4 import probe_mp4, read_frames
 from video.photo import PhotoLimits, open_photo
 from video.stills import contact_sheet
@@ -42,6 +42,11 @@ class _Example:
 def run_demo(
     out: Path, config: Path | None, model: str | None, revision: str | None, preset: str
 ) -> None:
+    if not EXAMPLES.is_dir():
+        console.print(
+            "[red]not started:[/] the example photos are in the repository only: clone it"
+        )
+        raise typer.Exit(1)
     out.mkdir(parents=True, exist_ok=True)
     examples = [
         _Example(EXAMPLES / e["file"], e["category"], e["title"], e["prompt"])
@@ -49,7 +54,6 @@ def run_demo(
     ]
     with (
         console.status("starting") as status,
-        interruptible(),
         cluster_up(config, None, out / "data", model, revision, status.update) as running,
     ):
         status.stop()
@@ -108,7 +112,7 @@ def _keep(client: Client, example: _Example, video: dict[str, Any], out: Path) -
     path.write_bytes(client.content(video["id"]))
     width, height = (int(side) for side in video["size"].split("x"))
     info = probe_mp4(path)
-    if problems := info.problems(width, height, video["fps"], video["num_frames"]):
+    if problems := info.problems(width, height, video["output_fps"], video["output_num_frames"]):
         raise ServiceError(f"{path} is not publishable: {'; '.join(problems)}")
     photo = open_photo(example.photo.read_bytes(), PhotoLimits())
     lines = [

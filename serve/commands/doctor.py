@@ -7,7 +7,8 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from cluster.preflight import (
     Check,
@@ -29,11 +30,12 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 def run_doctor(config: Path | None, data: Path, as_json: bool) -> None:
     checks: list[Check] = []
     console = Console()
-    table = Table("", "check", "found", "mend", box=None)
+    name = Column("check", no_wrap=True)
+    table = Table("", name, *(Column(c, overflow="fold") for c in ("found", "mend")), box=None)
     for check in _checks(config, data):
         checks.append(check)
         mark = f"[{_STYLES[check.status]}]{check.status}[/]"
-        table.add_row(mark, check.name, check.found, check.fix)
+        table.add_row(mark, *map(escape, (check.name, check.found, check.fix)))
     if as_json:
         typer.echo(json.dumps([asdict(check) for check in checks], indent=1))
     else:
@@ -59,5 +61,5 @@ def _checks(path: Path | None, data: Path) -> Iterator[Check]:
     yield check_disk(data)
     yield from check_object_store(loaded.app.object_store)
     yield check_weights(loaded.app.model)
-    yield check_gpus(loaded.app.tiers)
-    yield from check_tiers(loaded.app.tiers)
+    yield check_gpus(loaded.app.deployments)
+    yield from check_tiers(loaded.app.tiers, loaded.app.deployments)

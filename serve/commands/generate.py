@@ -43,6 +43,6 @@ def run_generate(
         typer.echo(json.dumps({**video, "file": str(path)}))
     else:
         typer.echo(
-            f"{path}  {video['size']}, {video['num_frames']} frames at {video['fps']:g}/s,"
-            f" seed {video['seed']}"
+            f"{path}  {video['size']}, {video['output_num_frames']} frames at"
+            f" {video['output_fps']:g}/s, seed {video['seed']}"
         )

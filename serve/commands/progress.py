@@ -10,7 +10,7 @@ _WORDS = {
     "denoising": "denoising",
     "decoding": "decoding frames",
     "encoding_video": "encoding the video",
-    "storing": "storing",
+    "waiting_storage": "waiting for the object store",
 }
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from serve.commands import LOCAL_CONFIG
 
@@ -22,8 +23,9 @@ def run_show_config(config: Path | None, as_json: bool) -> None:
         rows = {name: {"value": value, "from": origin} for name, value, origin in settings}
         typer.echo(json.dumps(rows, indent=1))
         return
-    table = Table("setting", "value", "from", box=None)
-    for name, value, origin in settings:
+    name = Column("setting", no_wrap=True)
+    table = Table(name, *(Column(c, overflow="fold") for c in ("value", "from")), box=None)
+    for setting, value, origin in settings:
         style = "dim" if origin == "default" else "bold"
-        table.add_row(name, json.dumps(value), origin, style=style)
+        table.add_row(setting, escape(json.dumps(value)), origin, style=style)
     Console().print(table)

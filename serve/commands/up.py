@@ -12,6 +12,7 @@ from rich.console import Console
 from cluster.local import ClusterFailed, Endpoints, LocalCluster, Own, prepare_environment
 from cluster.preflight import check_loopback, check_port, check_weights
 from serve.commands import LOCAL_CONFIG
+from storage.errors import StorageError
 
 console = Console(stderr=True)
 
@@ -21,34 +22,13 @@ def run_up(
 ) -> None:
     with (
         console.status("starting") as status,
-        interruptible(),
         cluster_up(config, port, data, model, revision, status.update) as running,
     ):
         status.stop()
-        typer.echo(f"ready {running.base_url}")
         with suppress(KeyboardInterrupt):
+            typer.echo(f"ready {running.base_url}")
             signal.pause()
         status.start()
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and Ctrl-C leave the block in order, and a second one cannot cut that short."""
-    _take_signals()
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def _take_signals() -> None:
-    def interrupt(*_: object) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, interrupt)
 
 
 @contextmanager
@@ -89,10 +69,9 @@ def cluster_up(
             raise _ended(f"{check.name}: {check.found}; {check.fix}")
     with LocalCluster(data, report) as cluster:
         try:
-            endpoints = cluster.start(document, own, loaded.app.tiers)
-        except ClusterFailed as e:
+            endpoints = cluster.start(document, own, loaded.app.deployments)
+        except (ClusterFailed, StorageError) as e:
             raise _ended(e) from e
-        _take_signals()  # ray.init has put its own SIGTERM handler in, which kills its daemons
         yield endpoints
 
 

@@ -45,7 +45,8 @@ def test_a_photo_becomes_a_publishable_video_with_all_its_files(
 ) -> None:
     video = ended(live, quick(live, seed=3, sku="W-1", enable_frame_interpolation=True))
     assert (video["status"], video["progress"], video["error"]) == ("completed", 100, None)
-    assert (video["num_frames"], video["fps"], video["seed"]) == (22, 24.0, 3)
+    assert (video["num_frames"], video["fps"], video["seed"]) == (8, 8.0, 3)
+    assert (video["output_num_frames"], video["output_fps"]) == (22, 24.0)
     assert set(video["timings"]) == {
         "text_encoding",
         "image_encoding",
@@ -68,6 +69,7 @@ def test_a_photo_becomes_a_publishable_video_with_all_its_files(
     assert manifest["request"]["sampling"]["seed"] == 3
     assert manifest["request"]["sampling"]["num_inference_steps"] == 10
     assert len(manifest["request"]["model_revision"]) == 64
+    assert manifest["request"]["mp4"]["codec"] == "libx264"
     assert manifest["timings"]["denoising"] > 0
     assert manifest["sku"] == "W-1"
 
@@ -138,7 +140,7 @@ def test_the_command_line_makes_a_video(live: LiveCluster, tmp_path: Path) -> No
     assert ran.returncode == 0, ran.stderr
     video = json.loads(ran.stdout)
     assert (video["seed"], video["file"]) == (5, str(out))
-    assert probe_mp4(out).frames == video["num_frames"] == 8
+    assert probe_mp4(out).frames == video["output_num_frames"] == 8
 
 
 def replicas() -> dict[str, int]:

@@ -3,8 +3,11 @@
 import base64
 import io
 import json
+import logging
+import socket
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zlib import compress, crc32
@@ -12,14 +15,18 @@ from zlib import compress, crc32
 import pytest
 from openai import OpenAI
 from PIL import Image
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from starlette.testclient import TestClient
 
 from cluster.tiers import TierConfig
 from diffusion.model_folder import ModelCard, ModelConfig
+from serve.app import VideoAPI
 from serve.config import AppConfig
 from serve.http_api import create_app
 from serve.videos import Videos
 from storage import keys
+from storage.errors import StorageError, StoreUnavailable
 from storage.job_store import JobStoreConfig, Progress, SqlJobStore
 from storage.jobs import Job, Stage, VideoFile
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
@@ -31,6 +38,10 @@ def jpeg(width: int = 640, height: int = 480, **save: Any) -> bytes:
     stream = io.BytesIO()
     Image.radial_gradient("L").resize((width, height)).convert("RGB").save(stream, "JPEG", **save)
     return stream.getvalue()
+
+
+def data_url() -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg()).decode()
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -61,7 +72,8 @@ class Service:
         app = create_app(
             Videos(config, CARD, self.jobs, self.objects, self._wake, self._dispatcher_broken)
         )
-        self.http = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+        self.config = config
+        self.http = TestClient(app, base_url="http://127.0.0.1")
 
     def _wake(self) -> None:
         self.woken += 1
@@ -69,9 +81,10 @@ class Service:
     async def _dispatcher_broken(self) -> list[str]:
         return self.broken
 
-    def create(self, photo: bytes | None = None, **fields: Any) -> Any:
+    def create(self, photo: bytes | None = None, key: str | None = None, **fields: Any) -> Any:
         return self.http.post(
             "/v1/videos",
+            headers={} if key is None else {"Idempotency-Key": key},
             data={"prompt": "a mug turns", **fields},
             files={"input_reference": ("photo.jpg", jpeg() if photo is None else photo)},
         )
@@ -151,10 +164,9 @@ def test_an_explicit_size_wins(service: Service) -> None:
 
 
 def test_a_json_create_takes_a_data_url(service: Service) -> None:
-    url = "data:image/jpeg;base64," + base64.b64encode(jpeg()).decode()
     response = service.http.post(
         "/v1/videos",
-        json={"prompt": "x", "num_frames": 12, "input_reference": {"image_url": url}},
+        json={"prompt": "x", "num_frames": 12, "input_reference": {"image_url": data_url()}},
     )
     assert response.status_code == 202
     assert response.json()["num_frames"] == 12
@@ -172,6 +184,7 @@ def test_no_seed_means_a_drawn_one_that_is_told(service: Service) -> None:
         ({"num_frames": "33"}, "num_frames"),
         ({"guidance_scale": "0.5"}, "guidance_scale"),
         ({"guidance_scale": "nan"}, "guidance_scale"),
+        ({"guidance_scale": "inf"}, "guidance_scale"),
         ({"seed": "-1"}, "seed"),
         ({"preset": "ultra"}, "preset"),
         ({"model": "sora-2"}, "model"),
@@ -179,9 +192,13 @@ def test_no_seed_means_a_drawn_one_that_is_told(service: Service) -> None:
         ({"prompt": "x" * 2001}, "prompt"),
         ({"size": "100x100"}, "size"),
         ({"size": "4096x4096"}, "size"),
+        ({"size": "99999x99999"}, "size"),
         ({"width": "256"}, None),
+        ({"width": "100000", "height": "64"}, "width"),
+        ({"width": "9" * 400, "height": "9" * 400}, "width"),
         ({"size": "256x256", "width": "128", "height": "128"}, None),
         ({"seconds": "9"}, "seconds"),
+        ({"seconds": "0.001", "num_frames": "8"}, "seconds"),
         ({"seconds": "2", "num_frames": "8", "fps": "8"}, "seconds"),
         ({"fit": "squash"}, "fit"),
         ({"metadata": "[1]"}, "metadata"),
@@ -200,8 +217,7 @@ def test_a_bad_value_is_400_and_leaves_nothing(
 
 
 def test_unknown_fields_are_refused_everywhere(service: Service) -> None:
-    url = "data:image/jpeg;base64," + base64.b64encode(jpeg()).decode()
-    body = {"prompt": "x", "input_reference": {"image_url": url}, "stylle": "noir"}
+    body = {"prompt": "x", "input_reference": {"image_url": data_url()}, "stylle": "noir"}
     for response in (
         service.create(stylle="noir"),
         service.http.post("/v1/videos", json=body),
@@ -210,6 +226,7 @@ def test_unknown_fields_are_refused_everywhere(service: Service) -> None:
         assert response.status_code == 400
         error = error_of(response)
         assert (error["code"], error["param"]) == ("unknown_parameter", "stylle")
+    assert error_of(service.create(header="noir"))["param"] == "header"
     assert service.is_untouched()
 
 
@@ -317,16 +334,130 @@ def test_content_has_ranges_and_etags(service: Service) -> None:
         assert part.status_code == 206
         assert part.content == data[first : last + 1]
         assert part.headers["content-range"] == f"bytes {first}-{last}/1024"
-    beyond = service.http.get(path, headers={"Range": "bytes=2000-"})
-    assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */1024")
+    for header in ("bytes=2000-", "bytes=1024-", "bytes=-0"):
+        beyond = service.http.get(path, headers={"Range": header})
+        assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */1024")
+    for header in ("bytes=5-2", "bytes=-", "bytes=0-1,4-5", "lines=0-9", f"bytes={'9' * 5000}-"):
+        ignored = service.http.get(path, headers={"Range": header})
+        assert (ignored.status_code, ignored.content) == (200, data)
 
-    cached = service.http.get(path, headers={"If-None-Match": whole.headers["etag"]})
-    assert (cached.status_code, cached.content) == (304, b"")
+    for known in (whole.headers["etag"], f'W/"x", {whole.headers["etag"]}', "*"):
+        cached = service.http.get(path, headers={"If-None-Match": known})
+        assert (cached.status_code, cached.content) == (304, b"")
     manifest = service.http.get(path, params={"variant": "manifest"})
     assert manifest.json() == {"seed": 1}
+    tail = {"Range": "bytes=-2"}
+    part = service.http.get(path, params={"variant": "manifest"}, headers=tail)
+    assert (part.content, part.headers["content-range"]) == (b"1}", "bytes 9-10/11")
+    missing = service.http.get(path, params={"variant": "thumbnail"}, headers=tail)
+    assert (missing.status_code, error_of(missing)["code"]) == (404, "content_not_found")
     redirect = service.http.get(path, params={"redirect": "true"}, follow_redirects=False)
     assert redirect.status_code == 302
     assert "X-Amz-Expires=900" in redirect.headers["location"]
+
+
+def test_a_range_loads_no_more_than_it_sends(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video_id = service.create().json()["id"]
+    service.finish(video_id, bytes(1024))
+    asked = []
+
+    def get_range(key: str, start: int, stop: int) -> bytes:
+        asked.append((start, stop))
+        return bytes(stop - start)
+
+    for name in ("get", "stat"):
+        monkeypatch.delattr(S3ObjectStore, name)
+    monkeypatch.setattr(service.objects, "get_range", get_range)
+    response = service.http.get(f"/v1/videos/{video_id}/content", headers={"Range": "bytes=9-10"})
+    assert (response.status_code, asked) == (206, [(9, 11)])
+
+
+def test_a_video_has_a_weak_etag_that_changes_with_it(service: Service) -> None:
+    path = f"/v1/videos/{service.create().json()['id']}"
+    first = service.http.get(path)
+    assert first.headers["etag"].startswith('W/"')
+    headers = {"If-None-Match": first.headers["etag"]}
+    same = service.http.get(path, headers=headers)
+    assert (same.status_code, same.content) == (304, b"")
+    assert same.headers["etag"] == first.headers["etag"]
+    assert same.headers["openai-poll-after-ms"]
+    service.jobs.lease(service.jobs.next_epoch(), 1)
+    changed = service.http.get(path, headers=headers)
+    assert (changed.status_code, changed.json()["status"]) == (200, "in_progress")
+    assert changed.headers["etag"] != first.headers["etag"]
+
+
+def test_frames_and_rate_mean_what_they_mean_in_the_request(service: Service) -> None:
+    video = service.create(num_frames="10", fps="8", enable_frame_interpolation="true").json()
+    assert (video["num_frames"], video["fps"]) == (10, 8)
+    assert (video["output_num_frames"], video["output_fps"]) == (28, 24)
+
+
+def test_warnings_about_the_photo_are_told(service: Service) -> None:
+    created = service.create(jpeg(320, 240)).json()
+    assert "320x240 px" in created["warnings"][0]
+    assert service.http.get(f"/v1/videos/{created['id']}").json()["warnings"] == created["warnings"]
+    assert service.create(jpeg(800, 600)).json()["warnings"] == []
+
+
+def test_a_repeat_with_the_same_key_and_body_is_one_job(service: Service) -> None:
+    first = service.create(key="order 1", sku="MUG-1", title="Mug")
+    assert "idempotency-replayed" not in first.headers
+    # Another boundary and another order of the fields, as a retry may have.
+    again = service.create(key="order 1", title="Mug", sku="MUG-1")
+    assert again.status_code == 202
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.headers["location"] == first.headers["location"]
+    assert again.json() == first.json()
+    stored = [info.key for info in service.objects.iter_objects("jobs/")]
+    assert stored == [keys.request_key(first.json()["id"])]
+    assert json.loads(service.objects.get(stored[0]))["sampling"]["seed"] == first.json()["seed"]
+    assert service.create(key="order 2", sku="MUG-1", title="Mug").json()["id"] != stored[0]
+
+
+def test_a_json_body_is_repeated_byte_by_byte(service: Service) -> None:
+    body = {"prompt": "x", "input_reference": {"image_url": data_url()}}
+    headers = {"Idempotency-Key": "k"}
+    first = service.http.post("/v1/videos", json=body, headers=headers)
+    again = service.http.post("/v1/videos", json=body, headers=headers)
+    assert again.json() == first.json()
+    assert again.headers["idempotency-replayed"] == "true"
+    other = service.http.post("/v1/videos", json=body | {"seed": 1}, headers=headers)
+    assert (other.status_code, error_of(other)["code"]) == (409, "idempotency_conflict")
+
+
+@pytest.mark.parametrize("change", [{"title": "Cup"}, {"photo": jpeg(600, 480)}, {"seed": "1"}])
+def test_a_key_with_another_body_is_a_conflict(service: Service, change: dict[str, Any]) -> None:
+    first = service.create(key="k", title="Mug").json()
+    response = service.create(**{"key": "k", "title": "Mug", **change})
+    assert response.status_code == 409
+    error = error_of(response)
+    assert (error["type"], error["code"]) == ("conflict_error", "idempotency_conflict")
+    assert [info.key for info in service.objects.iter_objects("jobs/")] == [
+        keys.request_key(first["id"])
+    ]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "caf\xe9", "tab\tin it"])
+def test_a_key_is_printable_ascii(service: Service, key: str) -> None:
+    headers = {b"Idempotency-Key": key.encode("latin-1")}
+    response = service.http.post("/v1/videos", files={"prompt": (None, "x")}, headers=headers)
+    assert response.status_code == 400
+    assert error_of(response)["param"] == "idempotency-key"
+    assert service.is_untouched()
+
+
+def test_many_creates_at_once_with_one_key_are_one_job(service: Service) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        responses = list(pool.map(lambda _: service.create(key="k"), range(20)))
+    assert {response.status_code for response in responses} == {202}
+    (video_id,) = {response.json()["id"] for response in responses}
+    assert sum("idempotency-replayed" not in response.headers for response in responses) == 1
+    assert [job.id for job in service.jobs.list_jobs("default", limit=9)] == [video_id]
+    stored = [info.key for info in service.objects.iter_objects("jobs/")]
+    assert stored == [keys.request_key(video_id)]
 
 
 def test_lists_page_and_filter(service: Service) -> None:
@@ -353,12 +484,59 @@ def test_unknown_ids_routes_and_methods_have_envelopes(service: Service) -> None
     assert (route.status_code, error_of(route)["type"]) == (404, "not_found_error")
     method = service.http.put("/v1/videos")
     assert (method.status_code, error_of(method)["code"]) == (405, "method_not_allowed")
+    assert method.headers["allow"]
 
 
-def test_request_ids_are_echoed(service: Service) -> None:
-    headers = {"X-Request-Id": "trace-1"}
-    assert service.http.get("/healthz", headers=headers).headers["x-request-id"] == "trace-1"
-    assert service.http.get("/v1/nope").headers["x-request-id"]
+def test_every_answer_carries_a_request_id(service: Service) -> None:
+    service.http.headers["X-Request-Id"] = "trace-1"
+    for response, status in (
+        (service.http.get("/healthz"), 200),
+        (service.http.get("/v1/nope"), 404),
+        (service.http.get("/v1/videos/video_nope"), 404),
+        (service.http.get("/v1/videos", params={"limit": 0}), 400),
+        (service.create(b"%PDF-1.4"), 415),
+        (service.create(jpeg(1, 1)), 422),
+        (service.create(b"\xff\xd8\xff" + bytes(33 << 20)), 413),
+    ):
+        assert response.status_code == status
+        assert response.headers.get_list("x-request-id") == ["trace-1"]
+    del service.http.headers["X-Request-Id"]
+    assert len(service.http.get("/healthz").headers["x-request-id"]) == 32
+
+
+def test_a_store_that_is_away_is_503_and_no_failure_of_ours(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreUnavailable("the job table is locked")
+
+    monkeypatch.setattr(service.jobs, "get", away)
+    response = service.http.get("/v1/videos/video_1")
+    assert (response.status_code, error_of(response)["code"]) == (503, "store_unavailable")
+    assert response.headers["retry-after"] == "5"
+    assert response.headers["x-request-id"]
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("secret"), StorageError("secret")])
+def test_an_unexpected_error_is_500_with_an_id_and_logged_once(
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(service.jobs, "get", fail)
+    response = service.http.get("/v1/videos/video_1", headers={"X-Request-Id": "trace-2"})
+    assert (response.status_code, error_of(response)["code"]) == (500, "internal")
+    assert response.headers["x-request-id"] == "trace-2"
+    assert "secret" not in response.text
+    (record,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
+    assert "trace-2" in record.getMessage()
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
 
 
 def test_readyz_names_what_is_broken(service: Service) -> None:
@@ -367,6 +545,65 @@ def test_readyz_names_what_is_broken(service: Service) -> None:
     response = service.http.get("/readyz")
     assert response.status_code == 503
     assert response.json()["broken"] == ["Denoiser-cpu: no replica ready"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"bucket": "never-made"}, "NoSuchBucket"),
+        ({"secret_key": "wrong"}, "SignatureDoesNotMatch"),
+    ],
+)
+def test_readyz_names_a_missing_bucket_and_a_wrong_key(
+    s3: ObjectStoreConfig, tmp_path: Path, change: dict[str, str], named: str
+) -> None:
+    broken = ObjectStoreConfig.model_validate(
+        s3.model_dump() | {"secret_key": s3.secret_key.get_secret_value()} | change
+    )
+    with Service(broken, tmp_path).http as http:
+        (problem,) = http.get("/readyz").json()["broken"]
+    assert problem.startswith("object store: ")
+    assert named in problem
+
+
+def test_readyz_waits_for_no_store_that_hangs(s3: ObjectStoreConfig, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        hanging = s3.model_copy(update={"endpoint": f"127.0.0.1:{port}", "retries": 0})
+        service = Service(hanging, tmp_path)
+        service.broken = ["Denoiser-cpu: no replica ready"]
+        with service.http as http:
+            expected = ["object store: no answer in 3 s", *service.broken]
+            assert http.get("/readyz").json()["broken"] == expected
+            silent.close()  # lets the thread that still asks go
+
+
+class _Dispatcher:
+    """A handle whose every call ends in `error`, at once or when awaited."""
+
+    def __init__(self, error: Exception, at_once: bool):
+        self.not_ready = self
+        self._error, self._at_once = error, at_once
+
+    def remote(self) -> Any:
+        if self._at_once:
+            raise self._error
+        return self._failing()
+
+    async def _failing(self) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("error", [RayError("gone"), RayServeException("gone")])
+def test_a_dispatcher_that_cannot_be_asked_is_a_broken_part(
+    service: Service, error: Exception, at_once: bool
+) -> None:
+    api = VideoAPI(service.config, CARD, _Dispatcher(error, at_once))
+    with TestClient(api.__serve_build_asgi_app__(), base_url="http://127.0.0.1") as http:
+        response = http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["broken"] == [f"Dispatcher: cannot be asked ({type(error).__name__})"]
 
 
 def test_the_openai_client_creates_retrieves_lists_and_downloads(service: Service) -> None:
@@ -391,3 +628,10 @@ def test_the_description_knows_both_bodies(service: Service) -> None:
         fields = schema["components"]["schemas"][name]
         assert fields["additionalProperties"] is False
         assert {"prompt", "input_reference"} <= set(fields["required"])
+    (header,) = schema["paths"]["/v1/videos"]["post"]["parameters"]
+    assert (header["in"], header["name"], header["required"]) == (
+        "header",
+        "idempotency-key",
+        False,
+    )
+    assert "409" in header["description"]

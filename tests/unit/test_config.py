@@ -1,5 +1,6 @@
 """Configuration: every shipped file is valid, mistakes are named, the environment wins."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,6 @@ import pytest
 import yaml
 
 from cluster.stage import StageConfig
-from cluster.tiers import TierConfig, missing_tiers
 from serve.config import ConfigError, load
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
@@ -35,7 +35,9 @@ def test_the_production_file_needs_its_secrets_from_the_environment(
         load(CLUSTER / "production.yaml")
     monkeypatch.setenv("SHOPREEL_OBJECT_STORE__ACCESS_KEY", "key")
     monkeypatch.setenv("SHOPREEL_OBJECT_STORE__SECRET_KEY", "secret")
+    monkeypatch.setenv("SHOPREEL_JOB_STORE__URL", "sqlite:////srv/shopreel/jobs.sqlite")
     app = load(CLUSTER / "production.yaml").app
+    app.check_deployable()
     assert [tier.name for tier in app.tiers] == ["a100", "rtx4090"]
     assert app.presets["standard"].area_px == 512**2
     assert app.object_store is not None
@@ -59,6 +61,7 @@ def test_the_serve_schema_accepts_every_shipped_file() -> None:
         ({"tiers": [{"name": "a", "min_replicas": 3, "max_replicas": 2}]}, "below min_replicas"),
         ({"presets": {"quick": {}}}, "presets.quick"),
         ({"stages": {"decoder": {"chunk_frames": 0}}}, "stages.decoder.chunk_frames"),
+        ({"stages": None}, "stages"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(
@@ -68,12 +71,24 @@ def test_a_mistake_is_named_with_its_place(
         load(written(tmp_path, **args))
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("- 1", "no Serve config file"),
+        ("{", "cannot be read"),
+        ("applications: []", "must hold one application"),
+        ("applications: [{import_path: 'a:b', name: shopreel, args: null}]", r"0\.args"),
+        ("applications: [{import_path: 'a:b', name: shop}]", "name must be 'shopreel'"),
+        ("applications: [{import_path: 'a:b', args: {}}]", "name must be 'shopreel'"),
+        ("{applications: [], http_options: null}", "http_options"),
+        ("{applications: [], http_options: {port: many}}", r"http_options\.port"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str, named: str) -> None:
     path = tmp_path / "x.yaml"
-    for text in ("- 1", "applications: []", "{"):
-        path.write_text(text)
-        with pytest.raises(ConfigError):
-            load(path)
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=named):
+        load(path)
 
 
 def test_the_environment_beats_the_file_and_origins_are_told(
@@ -89,12 +104,81 @@ def test_the_environment_beats_the_file_and_origins_are_told(
     assert origins["stages.video_encoder.mp4.crf"][1] == "default"
 
 
-def test_secrets_are_masked_in_what_is_shown(
+def test_origins_are_true_however_a_variable_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SHOPREEL_MODEL", '{"name": "mug", "source": "/models/json"}')
+    monkeypatch.setenv("shopreel_model__source", "/models/lower")
+    monkeypatch.setenv("SHOPREEL_MODEL__DTYPE", "")
+    monkeypatch.setenv("SHOPREEL_TIERS", '[{"name": "small"}]')
+    monkeypatch.setenv("SHOPREEL_STAGES__API__LABELS__ROLE", "head")
+    loaded = load(written(tmp_path, job_store=None))
+    settings = {name: (value, origin) for name, value, origin in loaded.in_force()}
+    assert settings["model.name"] == ("mug", "environment SHOPREEL_MODEL")
+    assert settings["model.source"] == ("/models/lower", "environment SHOPREEL_MODEL__SOURCE")
+    assert settings["model.dtype"][1] == "default"
+    assert settings["tiers"][0][0]["name"] == "small"
+    assert settings["tiers"][1] == "environment SHOPREEL_TIERS"
+    assert settings["stages.api.labels.role"][1] == "environment SHOPREEL_STAGES__API__LABELS__ROLE"
+    assert settings["job_store"] == (None, "config.yaml")
+    assert settings["object_store"] == (None, "default")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("SHOPREEL_MODLE__SOURCE", "x", "SHOPREEL_MODEL__SOURCE"),
+        ("SHOPREEL_MODEL_SOURCE", "x", "the nearest name is SHOPREEL_MODEL"),
+        ("SHOPREEL_MODEL__SOURC", "x", r"model\.sourc"),
+        ("SHOPREEL_TIERS", "a100", "not valid JSON.*tiers"),
+        ("SHOPREEL_STAGES__API__LABELS", "{", "not valid JSON.*stages"),
+    ],
+)
+def test_a_variable_that_cannot_be_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, named: str
+) -> None:
+    path = written(tmp_path)
+    monkeypatch.setenv("SHOPREEL_URL", "http://127.0.0.1:8200")
+    load(path)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=named):
+        load(path)
+
+
+def test_secrets_are_masked_in_what_is_shown(tmp_path: Path) -> None:
     store = {"endpoint": "s3:9000", "bucket": "clips", "access_key": "k", "secret_key": "hush-hush"}
-    shown = str(list(load(written(tmp_path, object_store=store)).in_force()))
-    assert "hush-hush" not in shown
+    loaded = load(written(tmp_path, object_store=store, job_store={"url": "sqlite:///jobs.sqlite"}))
+    url = "postgresql+psycopg://me:hush-hush@db/jobs"  # no driver is installed, but it may be
+    assert loaded.app.job_store is not None
+    jobs = loaded.app.job_store.model_copy(update={"url": url})
+    loaded = replace(loaded, app=loaded.app.model_copy(update={"job_store": jobs}))
+    shown = {name: value for name, value, _ in loaded.in_force()}
+    assert shown["job_store.url"] == "postgresql+psycopg://me:***@db/jobs"
+    assert "hush-hush" not in str(shown)
+
+
+def test_sqlite_is_deployable_only_where_api_and_dispatcher_share_a_node(tmp_path: Path) -> None:
+    def check(**labels: dict[str, str]) -> None:
+        stages = {stage: {"labels": value} for stage, value in labels.items()}
+        job_store = {"url": "sqlite:///jobs.sqlite"}
+        load(written(tmp_path, job_store=job_store, stages=stages)).app.check_deployable()
+
+    check(api={"role": "head"}, dispatcher={"role": "head"})
+    for labels in ({}, {"api": {"role": "head"}}, {"api": {"a": "1"}, "dispatcher": {"a": "2"}}):
+        with pytest.raises(ConfigError, match="same labels"):
+            check(**labels)
+
+
+def test_every_deployment_is_counted() -> None:
+    assert list(load(CLUSTER / "one_gpu.yaml").app.deployments) == [
+        "VideoAPI",
+        "Dispatcher",
+        "TextEncoder",
+        "ImageEncoder",
+        "Denoiser-gpu",
+        "Decoder",
+        "VideoEncoder",
+    ]
 
 
 def test_a_stage_becomes_serve_options() -> None:
@@ -107,13 +191,3 @@ def test_a_stage_becomes_serve_options() -> None:
     }
     assert options["autoscaling_config"]["min_replicas"] == 0
     assert (stage.device, StageConfig().device) == ("cuda", "cpu")
-
-
-def test_tiers_without_a_node_are_found() -> None:
-    tiers = [
-        TierConfig(name="a100", labels={"tier": "a100"}),
-        TierConfig(name="rtx4090", labels={"tier": "rtx4090"}),
-        TierConfig(name="h200", labels={"tier": "h200"}, min_replicas=0),
-    ]
-    nodes = [{"tier": "a100", "zone": "1"}, {}]
-    assert [tier.name for tier in missing_tiers(tiers, nodes)] == ["rtx4090"]

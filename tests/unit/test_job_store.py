@@ -266,12 +266,24 @@ def test_progress_names_the_jobs_that_are_gone(store: JobStore, clock: Clock) ->
     assert lease_one(store, epoch).job_id == "lost"
     reports = [Progress(attempt, Stage.DECODING, 4) for attempt in attempts.values()]
     gone = store.record_progress(reports, epoch)
-    assert set(gone) == {"cancelled", "deleted", "completed", "lost"}
+    assert set(gone) == {attempts[name] for name in ("cancelled", "deleted", "completed", "lost")}
     assert store.get("shop", "kept").stage is Stage.DECODING
     assert store.get("shop", "lost").stage is None
 
 
 # --- ending
+
+
+def test_an_uncharged_release_never_uses_a_job_up(store: JobStore) -> None:
+    store.create(make_request("job"))
+    epoch = store.next_epoch()
+    for number in range(1, 3 * MAX_ATTEMPTS):
+        attempt = lease_one(store, epoch)
+        assert attempt.number == number  # the fence moves on all the same
+        assert store.release(attempt, "drained", charge=False).status is JobStatus.QUEUED
+    for left in reversed(range(MAX_ATTEMPTS)):
+        job = store.release(lease_one(store, epoch), "worker_lost")
+        assert job.status is (JobStatus.QUEUED if left else JobStatus.FAILED)
 
 
 def test_completing(store: JobStore, clock: Clock) -> None:

@@ -73,7 +73,7 @@ class JobStoreMachine(RuleBasedStateMachine):
     def report(self, data: st.DataObject) -> None:
         reported = data.draw(st.lists(st.sampled_from(self.attempts), max_size=3))
         updates = [Progress(attempt, Stage.DENOISING, 1) for attempt in reported]
-        gone = [a.job_id for a in reported if not self.owns(a, JobStatus.IN_PROGRESS)]
+        gone = [a for a in reported if not self.owns(a, JobStatus.IN_PROGRESS)]
         assert self.store.record_progress(updates, self.epoch) == gone
         for attempt in reported:
             if self.owns(attempt, JobStatus.IN_PROGRESS):

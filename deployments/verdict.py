@@ -1,0 +1,55 @@
+"""What the end of an attempt means: the contract's error code, the words, and whether to go on."""
+
+import errno
+from dataclasses import dataclass
+from enum import Enum
+
+import ray.exceptions
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
+
+from diffusion.errors import DiffusionError, OutOfMemory
+from storage.errors import StorageError, StoreMisconfigured, StoreUnavailable
+from video.errors import VideoError
+
+INFRASTRUCTURE = (StoreUnavailable, StoreMisconfigured, DeploymentUnavailableError)
+"""Nothing is wrong with the job: it waits, uncharged, until the cluster is well again."""
+
+WORKER_LOST = (ray.exceptions.RayActorError,)
+"""The replica that ran a stage died; what it was given is still there."""
+
+_ATTEMPT_LOST = (*WORKER_LOST, ray.exceptions.ObjectLostError, RayServeException)
+
+
+class Retry(Enum):
+    NO = "no"  # the job fails
+    CHARGED = "charged"  # again, and it counts against the job's attempts
+    FREE = "free"  # again later: the job is not to blame
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    code: str
+    message: str
+    retry: Retry
+
+
+def judge(error: Exception) -> Verdict:
+    """Codes are those of the HTTP contract; text of unknown errors stays in the log."""
+    # Ray wraps what a replica raised in a class of its own that is also an instance of ours.
+    said = str(getattr(error, "cause", error)).partition("\n")[0]
+    if isinstance(error, INFRASTRUCTURE):
+        return Verdict("store_unavailable", said, Retry.FREE)
+    if isinstance(error, OutOfMemory):
+        return Verdict("out_of_memory", said, Retry.NO)
+    if isinstance(error, VideoError):
+        code = getattr(error, "code", "encode_failed")
+        return Verdict(code, said, Retry.CHARGED if error.retryable else Retry.NO)
+    if isinstance(error, DiffusionError) and error.retryable:
+        return Verdict("internal", said, Retry.CHARGED)
+    if isinstance(error, _ATTEMPT_LOST):
+        return Verdict("worker_lost", "the machine at work on it was lost", Retry.CHARGED)
+    if isinstance(error, OSError) and getattr(error, "cause", error).errno == errno.ENOSPC:
+        return Verdict("no_space", "a worker's disk is full", Retry.NO)
+    if isinstance(error, StorageError):
+        return Verdict("internal", said, Retry.NO)
+    return Verdict("internal", "the server failed; its log has the reason", Retry.NO)

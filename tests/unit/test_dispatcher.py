@@ -1,0 +1,375 @@
+"""The Dispatcher over the real job table, with stages that a test holds in its hand."""
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.exceptions
+
+from cluster.tiers import TierConfig
+from deployments.decoder import Decoded
+from deployments.denoiser import Denoised, StepDone
+from deployments.dispatcher import Dispatcher, DispatcherConfig
+from deployments.verdict import Retry, judge
+from diffusion.errors import NonFiniteLatents, OutOfMemory
+from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
+from storage.job_store import JobStoreConfig, SqlJobStore
+from storage.jobs import Job, JobStatus
+from tests.sample_jobs import MAX_ATTEMPTS, VIDEO, make_request
+from video.errors import EncodeFailed
+
+DEATH = ray.exceptions.ActorDiedError()
+
+
+class Response:
+    """What a handle returns: awaitable, and it can be cancelled."""
+
+    def __init__(self, work: Callable[[], Any]):
+        self.cancelled = False
+        self._work = work
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._run().__await__()
+
+    async def _run(self) -> Any:
+        await asyncio.sleep(0)
+        value = self._work()
+        return await value if asyncio.iscoroutine(value) else value
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Stream(Response):
+    """A streamed call: a step, then the latents, once the gate is open."""
+
+    def __init__(self, work: Callable[[], Any], gate: asyncio.Event):
+        super().__init__(work)
+        self._gate = gate
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        yield StepDone(1)
+        await self._gate.wait()
+        yield await self
+
+
+class Handle:
+    """A deployment handle whose one method does `work`."""
+
+    def __init__(self, make: Callable[[], Any]):
+        self.calls: list[Any] = []
+        self._make = make
+        self.encode = self.denoise = self.decode = self
+
+    def options(self, **_: Any) -> "Handle":
+        return self
+
+    def remote(self, *_: Any) -> Any:
+        self.calls.append(self._make())
+        return self.calls[-1]
+
+
+class Watched(Dispatcher):
+    counts: dict[str, int] | None = None  # None: the controller does not answer
+
+    def __del__(self) -> None:  # type: ignore[override]
+        """Serve awaits the real one; a test that is over has nothing to drain."""
+
+    async def _replica_counts(self) -> dict[str, int]:
+        if self.counts is None:
+            await asyncio.sleep(3600)
+        assert self.counts is not None
+        return self.counts
+
+
+class Rig:
+    """A Dispatcher with its stages, on a database in `folder`."""
+
+    def __init__(self, folder: Path, lease_s: float = 30.0):
+        self.config = JobStoreConfig(url=f"sqlite:///{folder / 'jobs.sqlite'}", lease_s=lease_s)
+        self.jobs = SqlJobStore(self.config)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.gates: dict[int, asyncio.Event] = {}  # of single tiers
+        self.faults: dict[str, list[Exception]] = {}
+        self.tiers = [TierConfig(name="cpu", max_ongoing_requests=2)]
+        self.counts: dict[str, int] | None = {"Denoiser-cpu": 1, "Decoder": 1}
+
+    def stage(self, name: str, value: Any) -> Callable[[], Any]:
+        def work() -> Any:
+            if faults := self.faults.get(name):
+                raise faults.pop(0)
+            return value
+
+        return work
+
+    async def start(self) -> Watched:
+        def plain(name: str, value: Any) -> Handle:
+            return Handle(lambda: Response(self.stage(name, value)))
+
+        denoised = Denoised(None, {"denoising": 1.0}, "")
+        self.denoisers = [
+            Handle(partial(Stream, self.stage("denoise", denoised), self.gates.get(i, self.gate)))
+            for i in range(len(self.tiers))
+        ]
+        self.decoder = plain("decode", Decoded(None, 0.1))
+        self.video_encoder = plain("encode_video", VIDEO)
+        dispatcher = Watched.__new__(Watched)
+        dispatcher.counts = self.counts
+        await dispatcher.__init__(  # type: ignore[misc]
+            DispatcherConfig(poll_s=0.02, beat_s=0.02),
+            self.config,
+            self.tiers,
+            plain("text", 1),
+            plain("image", 1),
+            self.denoisers,
+            self.decoder,
+            self.video_encoder,
+        )
+        return dispatcher
+
+    def job(self, job_id: str) -> Job:
+        return self.jobs.get("shop", job_id)
+
+    async def until(self, job_id: str, status: JobStatus, patience_s: float = 10) -> Job:
+        async def reached() -> Job:
+            while (job := self.job(job_id)).status is not status:
+                await asyncio.sleep(0.01)
+            return job
+
+        return await asyncio.wait_for(reached(), patience_s)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.dispatcher._STORAGE_WAITS_S", (0.01, 0.01))
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(scenario(), 30)
+
+    asyncio.run(bounded())
+
+
+def test_jobs_run_to_their_end(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        dispatcher = await rig.start()
+        for number in range(5):
+            rig.jobs.create(make_request(f"job{number}"))
+        await dispatcher.wake()
+        for number in range(5):
+            job = await rig.until(f"job{number}", JobStatus.COMPLETED)
+            assert (job.attempt, job.result) == (1, VIDEO)
+        assert await dispatcher.not_ready() == []
+
+    run(scenario)
+
+
+def test_no_more_jobs_are_taken_than_there_is_room(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        await rig.start()
+        for number in range(5):
+            rig.jobs.create(make_request(f"job{number}"))
+        await rig.until("job1", JobStatus.IN_PROGRESS)
+        await asyncio.sleep(0.2)
+        assert rig.jobs.counts()[JobStatus.QUEUED] == 3
+        rig.gate.set()
+        await rig.until("job4", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("stage", ["decode", "encode_video"])
+def test_a_stage_whose_replica_died_is_done_again_without_denoising_again(
+    tmp_path: Path, stage: str
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.faults[stage] = [DEATH, DEATH]
+        await rig.start()
+        rig.jobs.create(make_request("job"))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert job.attempt == 1
+        assert len(rig.denoisers[0].calls) == 1
+
+    run(scenario)
+
+
+def test_a_store_that_is_away_while_storing_costs_no_denoising(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.faults["encode_video"] = [StoreUnavailable("away"), StoreUnavailable("away")]
+        await rig.start()
+        rig.jobs.create(make_request("job"))
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+        assert len(rig.denoisers[0].calls) == 1
+
+    run(scenario)
+
+
+def test_a_dead_denoiser_is_charged_and_a_poison_job_ends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.faults["denoise"] = [DEATH] * MAX_ATTEMPTS
+        await rig.start()
+        rig.jobs.create(make_request("job"))
+        job = await rig.until("job", JobStatus.FAILED)
+        assert (job.error_code, job.attempt) == ("worker_lost", MAX_ATTEMPTS)
+        rig.jobs.create(make_request("next"))
+        await rig.until("next", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+def test_an_outage_pauses_the_queue_and_fails_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.faults["denoise"] = [StoreUnavailable("S3 is away")] * 3
+        dispatcher = await rig.start()
+        for number in range(4):
+            rig.jobs.create(make_request(f"job{number}"))
+        await asyncio.sleep(0.5)
+        assert len(rig.denoisers[0].calls) <= 2  # then it waits, instead of burning through all
+        assert any("S3 is away" in line for line in await dispatcher.not_ready())
+        for number in range(4):
+            await rig.until(f"job{number}", JobStatus.COMPLETED)
+        assert await dispatcher.not_ready() == []
+
+    run(scenario)
+
+
+def test_drain_lets_work_end_and_puts_the_rest_back_uncharged(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.jobs.create(make_request("job"))
+        rig.gate.clear()
+        for restart in range(1, 2 * MAX_ATTEMPTS):
+            dispatcher = await rig.start()
+            await rig.until("job", JobStatus.IN_PROGRESS)
+            assert await dispatcher.drain(grace_s=0.05) == 1
+            assert rig.job("job").status is JobStatus.QUEUED
+            assert rig.job("job").attempt == restart
+            assert rig.denoisers[0].calls[-1].cancelled
+        rig.gate.set()
+        dispatcher = await rig.start()
+        await rig.until("job", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+def test_drain_does_not_miss_a_lease_under_way(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        for _ in range(10):
+            rig = Rig(tmp_path)
+            rig.gate.clear()
+            dispatcher = await rig.start()
+            request = make_request(f"job{id(rig)}")
+            rig.jobs.create(request)
+            await dispatcher.wake()
+            await asyncio.sleep(0)  # the lease is in its thread now
+            await dispatcher.drain(grace_s=0)
+            assert rig.job(request.id).status is JobStatus.QUEUED
+            await asyncio.sleep(0.03)
+            assert rig.job(request.id).status is JobStatus.QUEUED
+            rig.jobs.cancel("shop", request.id)
+
+    run(scenario)
+
+
+def test_a_silent_controller_costs_no_lease(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path, lease_s=0.3)
+        rig.counts = None
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        rig.jobs.create(make_request("job"))
+        await rig.until("job", JobStatus.IN_PROGRESS)
+        await asyncio.sleep(1)
+        assert rig.job("job").attempt == 1
+        rig.gate.set()
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+        await dispatcher.check_health()
+
+    run(scenario)
+
+
+def test_a_job_cancelled_in_the_table_stops_its_denoiser(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        await rig.start()
+        rig.jobs.create(make_request("job"))
+        await rig.until("job", JobStatus.IN_PROGRESS)
+        rig.jobs.cancel("shop", "job")
+        while not (rig.denoisers[0].calls and rig.denoisers[0].calls[0].cancelled):
+            await asyncio.sleep(0.01)
+        assert rig.job("job").status is JobStatus.CANCELLED
+
+    run(scenario)
+
+
+def test_a_superseded_dispatcher_steps_back_and_stays_well(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        old = await rig.start()
+        rig.jobs.next_epoch()
+        rig.jobs.create(make_request("job"))
+        await asyncio.sleep(0.3)
+        assert rig.job("job").status is JobStatus.QUEUED
+        await old.check_health()
+        assert await old.not_ready() != []
+
+    run(scenario)
+
+
+def test_a_tier_that_lost_its_node_gives_its_jobs_to_another(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.tiers = [
+            TierConfig(name="a100", max_ongoing_requests=1),
+            TierConfig(name="rtx4090", max_ongoing_requests=2),
+        ]
+        rig.counts = {"Denoiser-a100": 1, "Denoiser-rtx4090": 1}
+        rig.gates[1] = asyncio.Event()  # never set: its card is gone
+        dispatcher = await rig.start()
+        rig.jobs.create(make_request("job"))
+        while not rig.denoisers[1].calls:  # the tier with the most room
+            await asyncio.sleep(0.01)
+        dispatcher.counts = {"Denoiser-a100": 1, "Denoiser-rtx4090": 0}
+        rig.jobs.create(make_request("other"))
+        await rig.until("other", JobStatus.COMPLETED)
+        await rig.until("job", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "retry"),
+    [
+        (StoreUnavailable("x"), "store_unavailable", Retry.FREE),
+        (StoreMisconfigured("x"), "store_unavailable", Retry.FREE),
+        (DEATH, "worker_lost", Retry.CHARGED),
+        (NonFiniteLatents(3), "internal", Retry.CHARGED),
+        (OutOfMemory("tried 2 GiB"), "out_of_memory", Retry.NO),
+        (EncodeFailed("odd size"), "encode_failed", Retry.NO),
+        (OSError(errno.ENOSPC, "No space left"), "no_space", Retry.NO),
+        (OSError(errno.EIO, "disk"), "internal", Retry.NO),
+        (ObjectNotFound("inputs/x"), "internal", Retry.NO),
+        (KeyError("secret detail"), "internal", Retry.NO),
+    ],
+)
+def test_what_an_error_means(error: Exception, code: str, retry: Retry) -> None:
+    verdict = judge(error)
+    assert (verdict.code, verdict.retry) == (code, retry)
+    assert "secret detail" not in verdict.message
+    wrapped = ray.exceptions.RayTaskError("f", "traceback", error).as_instanceof_cause()
+    if not isinstance(error, ray.exceptions.RayError):
+        assert judge(wrapped) == verdict

@@ -1,0 +1,100 @@
+"""The GPU budget: which replicas fit on which cards, and what sharing a card costs."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.capacity import Card, Node, book, without_node
+from cluster.preflight import check_tiers
+from cluster.stage import StageConfig
+from cluster.tiers import TierConfig
+from serve.config import load
+
+CLUSTER = Path(__file__).parents[2] / "cluster"
+
+
+def stage(num_gpus: float, min_replicas: int = 1, **labels: str) -> StageConfig:
+    return StageConfig(
+        num_gpus=num_gpus, min_replicas=min_replicas, max_replicas=16, labels=dict(labels)
+    )
+
+
+def test_deployments_without_a_node_are_found() -> None:
+    stages = {
+        "a100": stage(1, tier="a100"),
+        "rtx4090": stage(1, tier="rtx4090"),
+        "asleep": stage(1, 0, tier="h200"),
+        "anywhere": stage(0),
+    }
+    nodes = [Node.of({"tier": "a100", "zone": "1"}, 1), Node.of({}, 0)]
+    assert without_node(stages, nodes) == ["rtx4090"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "cards", "left_over"),
+    [
+        ({"unet": stage(0.76), "vae": stage(0.18)}, 1, []),
+        ({"vae": stage(0.3), "unet": stage(0.76)}, 1, ["vae"]),
+        ({"vae": stage(0.3), "unet": stage(0.76)}, 2, []),
+        (
+            {"text": stage(0.1), "photo": stage(0.1), "unet": stage(0.8), "vae": stage(0.1)},
+            1,
+            ["vae"],
+        ),
+        ({"vae": stage(0.1, 10)}, 1, []),
+        ({"vae": stage(0.1, 11)}, 1, ["vae"]),
+        ({"unet": stage(2), "vae": stage(0.1)}, 2, ["vae"]),
+        ({"unet": stage(2), "vae": stage(0.1)}, 3, []),
+        ({"unet": stage(1, 0)}, 0, []),
+        ({"mp4": stage(0)}, 0, []),
+    ],
+)
+def test_every_replica_that_must_run_finds_room_on_a_card(
+    stages: dict[str, StageConfig], cards: int, left_over: list[str]
+) -> None:
+    assert book(stages, [Node.of({}, cards)]) == left_over
+
+
+def test_whole_cards_of_one_replica_are_on_one_node() -> None:
+    assert book({"unet": stage(2)}, [Node.of({}, 1), Node.of({}, 1)]) == ["unet"]
+
+
+def test_labels_decide_whose_cards_are_booked() -> None:
+    stages = {
+        "anywhere": stage(0.5),
+        "unet": stage(0.76, tier="a100"),
+        "vae": stage(0.3, tier="a100"),
+    }
+    other, a100 = Node.of({}, 1), Node.of({"tier": "a100"}, 1)
+    assert book(stages, [a100, other]) == ["vae"]
+    assert (a100.cards[0].shares, other.cards[0].shares) == ([0.76], [0.5])
+
+
+def test_contexts_are_counted_where_a_card_is_shared() -> None:
+    assert Card([0.8, 0.2]).lacks_gb(24) == 1.2
+    assert Card([0.76, 0.18]).lacks_gb(24) == 0
+    assert Card([0.76, 0.18]).lacks_gb(12) == pytest.approx(0.48)
+    assert Card([1]).lacks_gb(24) == 0
+
+
+def test_a_tier_whose_card_is_too_full_is_warned_of() -> None:
+    tier = TierConfig(name="a100", labels={"tier": "a100"}, vram_gb=80, num_gpus=0.8)
+    others = {"vae": stage(0.2, 0, tier="a100"), "elsewhere": stage(0.2, tier="rtx4090")}
+    (check,) = check_tiers([tier], {"unet": tier, **others})
+    assert check.status == "warn"
+    assert "0.8 + 0.2 of one card" in check.found
+    assert "no cluster was asked" in check.found
+    (check,) = check_tiers([tier], {"unet": tier, "vae": stage(0.18, tier="a100")})
+    assert (check.status, "= 64 GB" in check.found) == ("ok", True)
+
+
+def test_the_shipped_fractions_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Node.of({}, 1)
+    assert book(load(CLUSTER / "one_gpu.yaml").app.deployments, [gpu]) == []
+    assert gpu.cards[0].shares == [0.76, 0.18]
+    assert gpu.cards[0].lacks_gb(24) == 0
+    monkeypatch.setenv("SHOPREEL_OBJECT_STORE__ACCESS_KEY", "key")
+    monkeypatch.setenv("SHOPREEL_OBJECT_STORE__SECRET_KEY", "secret")
+    monkeypatch.setenv("SHOPREEL_JOB_STORE__URL", "sqlite:////srv/shopreel/jobs.sqlite")
+    app = load(CLUSTER / "production.yaml").app
+    assert [c.status for c in check_tiers(app.tiers, app.deployments)] == ["ok", "ok"]

@@ -1,0 +1,163 @@
+"""From a request to a complete job: presets, explicit values, lengths, sizes, what is drawn."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catalog.presets import NEGATIVE_PROMPT
+from cluster.tiers import TierConfig
+from diffusion.errors import UnsupportedSize
+from diffusion.model_folder import ModelCard, ModelConfig
+from serve.config import AppConfig
+from serve.errors import ApiError
+from serve.resolve import resolve
+from serve.schemas import CreateVideo
+from storage.jobs import JobRequest
+from video.photo import Photo
+
+CARD = ModelCard("tiny-random", "0" * 64, size_multiple=16)
+
+
+def resolved(photo_size: tuple[int, int] = (640, 480), **fields: Any) -> JobRequest:
+    pixels = np.zeros((*reversed(photo_size), 3), np.uint8)
+    photo = Photo(pixels, "jpeg", "ab" * 32, ("it is small",))
+    config = AppConfig(model=ModelConfig(source="tiny"), tiers=(TierConfig(name="cpu"),))
+    return resolve(CreateVideo(**{"prompt": "a mug", **fields}), photo, "shop", CARD, config)
+
+
+@pytest.mark.parametrize(
+    ("preset", "frames", "fps", "steps", "area"),
+    [
+        ("preview", 8, 8, 30, 512**2),
+        ("standard", 16, 8, 50, 512**2),
+        ("high", 24, 12, 80, 768**2),
+    ],
+)
+def test_a_preset_fills_in_what_is_left_out(
+    preset: str, frames: int, fps: int, steps: int, area: int
+) -> None:
+    request = resolved(preset=preset)
+    sampling = request.sampling
+    assert (sampling.num_frames, request.output.fps) == (frames, fps)
+    assert (sampling.num_inference_steps, sampling.guidance_scale) == (steps, 9.0)
+    assert 0.9 * area < sampling.width * sampling.height <= area
+
+
+def test_the_preset_is_standard_unless_said() -> None:
+    assert resolved().preset == "standard"
+
+
+def test_an_explicit_value_beats_the_preset() -> None:
+    fields: dict[str, Any] = {
+        "num_frames": 12,
+        "num_inference_steps": 7,
+        "guidance_scale": 2.5,
+        "motion_fps": 5,
+    }
+    request = resolved(preset="high", fps=10, seed=0, negative_prompt="", **fields)
+    sampling = request.sampling
+    assert {name: getattr(sampling, name) for name in fields} == fields
+    assert (request.output.fps, sampling.seed, sampling.negative_prompt) == (10, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "frames", "fps"),
+    [
+        ({"seconds": "2"}, 16, 8),  # the preset's rate; frames follow
+        ({"seconds": "1"}, 8, 8),
+        ({"seconds": "2", "fps": 10}, 20, 10),
+        ({"seconds": "2.03", "fps": 10}, 20, 10),  # within half a frame
+        ({"seconds": "2", "num_frames": 32}, 32, 16),  # the rate follows
+        ({"seconds": "32", "num_frames": 32}, 32, 1),
+        ({"seconds": "0.133", "num_frames": 8}, 8, 60),
+        ({"seconds": "2", "num_frames": 20, "fps": 10}, 20, 10),  # all three agree
+        ({"num_frames": 10, "fps": 5}, 10, 5),
+    ],
+)
+def test_frames_and_rate_follow_from_the_length(
+    fields: dict[str, Any], frames: int, fps: int
+) -> None:
+    request = resolved(**fields)
+    assert (request.sampling.num_frames, request.output.fps) == (frames, fps)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"seconds": "9"}, "at 8 fps last 1 to 4 s"),
+        ({"seconds": "0"}, "at 8 fps last 1 to 4 s"),
+        ({"seconds": "0.001", "num_frames": 8}, r"would play at 8000 fps; .* 0\.133 to 8 s"),
+        ({"seconds": "0.13", "num_frames": 8}, "would play at 61.5385 fps"),
+        ({"seconds": "100", "num_frames": 8}, r"would play at 0\.08 fps"),
+        ({"seconds": "0", "num_frames": 8}, "contradicts 8 frames at 8 fps"),
+        ({"seconds": "2", "num_frames": 8, "fps": 8}, "contradicts 8 frames at 8 fps"),
+    ],
+)
+def test_a_length_out_of_reach_says_what_is_possible(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        resolved(**fields)
+    assert (refused.value.status, refused.value.param) == (400, "seconds")
+    refused.match(said)
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (500, 500), (900, 300)])
+def test_the_size_follows_the_ratio_of_the_photo(width: int, height: int) -> None:
+    sampling = resolved((width, height)).sampling
+    assert sampling.width % 16 == sampling.height % 16 == 0
+    assert sampling.width / sampling.height == pytest.approx(width / height, rel=0.05)
+
+
+def test_a_size_is_taken_as_given_or_refused() -> None:
+    sampling = resolved(size="320x256").sampling
+    assert (sampling.width, sampling.height) == (320, 256)
+    with pytest.raises(UnsupportedSize):
+        resolved(width=100, height=100)
+    with pytest.raises(ApiError, match="more than 983040 pixels"):
+        resolved(width=99984, height=99984)
+
+
+def test_a_seed_is_drawn_unless_given() -> None:
+    drawn = {resolved().sampling.seed for _ in range(5)}
+    assert len(drawn) == 5
+    assert all(0 <= seed < 2**31 for seed in drawn)
+
+
+def test_the_negative_prompt_has_a_default() -> None:
+    assert resolved().sampling.negative_prompt == NEGATIVE_PROMPT
+
+
+@pytest.mark.parametrize(
+    ("fps", "inbetweens"), [(1, 23), (5, 4), (7, 3), (8, 2), (12, 1), (23, 1), (24, 0), (60, 0)]
+)
+def test_interpolation_fills_up_to_24_frames_a_second(fps: int, inbetweens: int) -> None:
+    assert resolved(fps=fps).output.inbetweens == 0
+    smooth = resolved(fps=fps, enable_frame_interpolation=True).output
+    assert smooth.inbetweens == inbetweens
+    assert smooth.fps * (smooth.inbetweens + 1) >= 24
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": "sora-2"}, "model"),
+        ({"preset": "ultra"}, "preset"),
+        ({"prompt": "x" * 2001}, "prompt"),
+        ({"negative_prompt": "x" * 2001}, "negative_prompt"),
+    ],
+)
+def test_what_this_server_has_not_is_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        resolved(**fields)
+    assert refused.value.param == param
+
+
+def test_warnings_about_the_photo_stay_with_the_job_and_out_of_the_result_id() -> None:
+    request = resolved(seed=1)
+    assert request.warnings == ("it is small",)
+    reread = JobRequest.from_json(request.to_json())
+    assert reread == request
+    assert reread.result_id == request.result_id
+    without = request.to_json().replace(b'"it is small"', b"")
+    assert JobRequest.from_json(without).warnings == ()
+    assert JobRequest.from_json(without).result_id == request.result_id

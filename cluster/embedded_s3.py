@@ -71,6 +71,10 @@ class EmbeddedS3:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        return self._keeper is not None and self._keeper.is_alive()
+
+    @property
     def config(self) -> ObjectStoreConfig:
         if self._config is None:
             raise RuntimeError("the embedded S3 server was not started")
@@ -82,7 +86,7 @@ class EmbeddedS3:
 
     def start(self) -> Self:
         """Returns once an object could be written. Raises EmbeddedS3Failed."""
-        if self._keeper is not None and self._keeper.is_alive():
+        if self.is_running:
             raise RuntimeError("the embedded S3 server is running already")
         self.stop()  # a server that died by itself still holds our lock
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

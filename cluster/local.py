@@ -86,6 +86,7 @@ class LocalCluster:
         self._data = data.resolve()
         self._report = report
         self._ends = ExitStack()  # how to end what was started, the last one first
+        self._s3: EmbeddedS3 | None = None
 
     def start(
         self, document: Mapping[str, Any], own: "Own", stages: Mapping[str, StageConfig]
@@ -103,6 +104,12 @@ class LocalCluster:
         self._ends.callback(self._drain)
         self._publish(endpoints)
         return endpoints
+
+    def watch(self) -> None:
+        """Start the embedded S3 server again if it has ended; on the ports that it had."""
+        if self._s3 is not None and not self._s3.is_running:
+            self._report("the embedded S3 server has ended; starting it again")
+            self._s3.start()
 
     def stop(self) -> None:
         """Let jobs in flight end for 30 s at most, put the rest back, end every process."""
@@ -132,7 +139,7 @@ class LocalCluster:
         settings = {f"STAGES__{stage}__LABELS__ROLE": "head" for stage in ("API", "DISPATCHER")}
         if own.object_store:
             self._report("starting the embedded S3 server")
-            s3 = EmbeddedS3(self._data / "s3")
+            self._s3 = s3 = EmbeddedS3(self._data / "s3")
             self._ends.callback(s3.stop)
             config = s3.start().config
             settings |= {
@@ -163,7 +170,12 @@ class LocalCluster:
 
         self._report("starting Ray")
         # Ray's sockets live in here and a socket's path may have 107 bytes: not in the data folder.
+        last = self._data / "ray-temp"  # of a cluster that was killed and could not clean up
+        if last.is_symlink():
+            shutil.rmtree(last.readlink(), ignore_errors=True)
+            last.unlink()
         temp = tempfile.mkdtemp(prefix="reel-")
+        last.symlink_to(temp)
         self._ends.callback(self._end_ray, temp, psutil.Process().children(recursive=True))
         handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -244,7 +256,12 @@ class LocalCluster:
         with _survived("Ray could not be shut down"):
             ray.shutdown()
         _end(family)
+        logs = self._data / "logs"
+        shutil.rmtree(logs, ignore_errors=True)
+        for found in Path(temp).glob("session_2*/logs"):
+            shutil.copytree(found, logs, dirs_exist_ok=True, ignore_dangling_symlinks=True)
         shutil.rmtree(temp, ignore_errors=True)
+        (self._data / "ray-temp").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -206,10 +207,9 @@ class Dispatcher:
                         self._start(job, tier)
                     if not leased:
                         break
-            try:
-                await asyncio.wait_for(self._wake.wait(), self._config.poll_s)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._config.poll_s):
+                    await self._wake.wait()
 
     async def _beat(self) -> None:
         """Once per beat: progress and lease renewals in one write, lost attempts dropped."""

@@ -40,6 +40,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
     config = parse(args, "args of the Serve config file")
     if config.object_store is None or config.job_store is None:
         raise ConfigError("object_store and job_store may be left out for `shopreel up` only")
+    config.check_deployable()
     model, store, jobs, stages = config.model, config.object_store, config.job_store, config.stages
     S3ObjectStore(store).check()  # one visible result stands on conditional PUT
     folder = ModelFolder.open(model)

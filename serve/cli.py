@@ -12,6 +12,7 @@ app = typer.Typer(
     help="Product photos in, publishable product videos out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it would eat [subject] + [action]
 )
 
 ConfigFile = Annotated[
@@ -35,7 +36,9 @@ DEFAULT_URL = "http://127.0.0.1:8200"
 @app.command()
 def up(
     config: ConfigFile = None,
-    port: Annotated[int | None, typer.Option(help="HTTP port; default: the file's.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="HTTP port; default: the file's.")
+    ] = None,
     data: DataFolder = DEFAULT_DATA,
     model: Model = None,
     revision: Revision = None,

@@ -10,11 +10,16 @@ import httpx2
 Video = dict[str, Any]
 """The wire's Video object (serve.schemas.Video) as JSON."""
 
+PATIENCE_S = 60.0
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 
 
 class ServiceError(Exception):
     """The service refused or could not be reached; the message is fit for a person."""
+
+
+class ServiceUnreachable(ServiceError):
+    """Nothing answers at the address, for now."""
 
 
 class Client:
@@ -40,9 +45,20 @@ class Client:
     def wait(
         self, video_id: str, on_update: Callable[[Video], None], poll_s: float = 0.25
     ) -> Video:
-        """Poll until the job has ended, telling every state on the way."""
+        """Poll until the job has ended, telling every state on the way.
+
+        A service that is away for less than PATIENCE_S (a restart) does not end the wait.
+        """
+        answered = time.monotonic()
         while True:
-            video = self.get(video_id)
+            try:
+                video = self.get(video_id)
+            except ServiceUnreachable:
+                if time.monotonic() - answered > PATIENCE_S:
+                    raise
+                time.sleep(1)
+                continue
+            answered = time.monotonic()
             on_update(video)
             if video["status"] in TERMINAL:
                 return video
@@ -56,7 +72,7 @@ class Client:
         try:
             response = self._http.request(method, path, **kwargs)
         except httpx2.TransportError as e:
-            raise ServiceError(
+            raise ServiceUnreachable(
                 f"no service answers at {self._base_url} ({e}); start one with `shopreel up`"
             ) from e
         if response.is_error:

@@ -58,6 +58,7 @@ class _Row:
     code: str | None = None  # None: the exception's own `code`
     param: str | None = None
     retry_after_s: int | None = None
+    message: str | None = None  # None: the exception's own words
 
 
 TABLE: dict[type[Exception], _Row] = {
@@ -67,8 +68,12 @@ TABLE: dict[type[Exception], _Row] = {
     JobNotFound: _Row(404, NOT_FOUND, "video_not_found"),
     ObjectNotFound: _Row(404, NOT_FOUND, "content_not_found"),
     IdempotencyConflict: _Row(409, CONFLICT, "idempotency_conflict", "Idempotency-Key"),
-    StoreUnavailable: _Row(503, SERVER, "store_unavailable", retry_after_s=5),
-    StoreMisconfigured: _Row(503, SERVER, "store_misconfigured", retry_after_s=60),
+    StoreUnavailable: _Row(
+        503, SERVER, "store_unavailable", retry_after_s=5, message="a store does not answer"
+    ),
+    StoreMisconfigured: _Row(
+        503, SERVER, "store_misconfigured", retry_after_s=60, message="a store refuses to serve"
+    ),
 }
 
 ANSWERED = (
@@ -89,7 +94,8 @@ def as_api_error(error: Exception) -> ApiError:
     for cls in type(error).__mro__:
         if row := TABLE.get(cls):
             code = row.code or str(error.code)  # type: ignore[attr-defined]
-            return ApiError(row.status, row.type, code, str(error), row.param, row.retry_after_s)
+            message = row.message or str(error)
+            return ApiError(row.status, row.type, code, message, row.param, row.retry_after_s)
     return ApiError(500, SERVER, "internal", "the server failed; the log has the reason")
 
 

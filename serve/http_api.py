@@ -1,7 +1,6 @@
 """The HTTP API: routes under /v1, health and the OpenAPI description."""
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -115,6 +114,7 @@ def create_app(videos: Videos) -> FastAPI:
         redirect: bool = False,
         range_: Annotated[str, Header(alias="Range")] = "",
         if_none_match: IfNoneMatch = None,
+        if_range: Annotated[str | None, Header()] = None,
     ) -> Response:
         content = await videos.content(TENANT, video_id, variant)
         if redirect:
@@ -127,7 +127,8 @@ def create_app(videos: Videos) -> FastAPI:
         }
         if _is_known(headers["ETag"], if_none_match):
             return Response(status_code=304, headers=headers)
-        wanted = _parse_range(range_)
+        same = if_range is None or if_range == headers["ETag"]  # else: send the whole anew
+        wanted = _parse_range(range_) if same else None
         if wanted is None:
             return Response(await videos.read(content), 200, headers, content.media_type)
         size = await videos.size_bytes(content)
@@ -184,7 +185,7 @@ async def _read_create(request: Request) -> tuple[CreateVideo, bytes, str]:
 
 async def _form_fields(request: Request) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    async with request.form(max_files=1, max_fields=100) as form:
+    async with request.form(max_files=10, max_fields=100) as form:
         for name, value in form.multi_items():
             if name in fields:
                 raise ApiError(400, REQUEST, "invalid_parameter", f"{name!r} is given twice", name)
@@ -220,7 +221,7 @@ def _from_data_url(url: str) -> bytes:
         )
     try:
         return base64.b64decode(url[matched.end() :], validate=True)
-    except binascii.Error as e:
+    except ValueError as e:  # binascii.Error is one
         raise ApiError(400, REQUEST, "invalid_parameter", f"not base64: {e}", param) from e
 
 

@@ -78,6 +78,9 @@ def _size(
     most = config.limits.max_area_px
     if size[0] * size[1] > most:
         raise _refused("size", f"{size[0]}x{size[1]} has more than {most} pixels")
+    longest, ratio = max(size) / min(size), config.limits.photo.max_aspect_ratio
+    if longest > ratio:
+        raise _refused("size", f"{size[0]}x{size[1]} is longer than {ratio:g} times its width")
     return size
 
 
@@ -102,7 +105,7 @@ def _timing(create: CreateVideo, preset: Preset) -> tuple[int, int]:
     if not 8 <= frames <= 32:
         raise _refused("seconds", f"{create.seconds} s at {fps} fps is out of reach: {reach}")
     # A clip is a whole number of frames, so its length may be half a frame off what was asked.
-    if abs(frames / fps - seconds) > 0.5 / fps:
+    if abs(frames - seconds * fps) > 0.5 + 1e-9:
         raise _refused(
             "seconds", f"{create.seconds} s contradicts {frames} frames at {fps} fps; {reach}"
         )

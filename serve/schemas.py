@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Json, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Json,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import models_json_schema
 
 from storage.jobs import Job, JobStatus
@@ -32,7 +40,7 @@ class CreateVideo(BaseModel):
     prompt: str = Field(min_length=1, description="[subject] + [action] + [direction] + [ambience]")
     model: str | None = None
     preset: str = "standard"
-    size: Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$")] | None = Field(
+    size: Annotated[str, Field(pattern=r"^[0-9]{1,5}x[0-9]{1,5}$")] | None = Field(
         None, description="WIDTHxHEIGHT in pixels, the same as `width` and `height`"
     )
     width: int | None = Field(None, gt=0, le=99_999)
@@ -54,6 +62,20 @@ class CreateVideo(BaseModel):
     title: str | None = Field(None, max_length=500)
     sku: str | None = Field(None, min_length=1, max_length=200)
     metadata: Metadata = Field(default_factory=dict)
+
+    @field_validator("prompt", "negative_prompt", "title", "sku")
+    @classmethod
+    def _is_text(cls, text: str | None) -> str | None:
+        if text is not None and "\x00" in text:
+            raise ValueError("holds a NUL character")
+        return text
+
+    @field_validator("prompt")
+    @classmethod
+    def _says_something(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("is blank")
+        return prompt
 
     @model_validator(mode="after")
     def _one_way_to_say_the_size(self) -> "CreateVideo":

@@ -23,12 +23,13 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    inspect,
     select,
 )
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from storage.errors import JobNotFound, StoreUnavailable
+from storage.errors import JobNotFound, StoreMisconfigured, StoreUnavailable
 from storage.jobs import Attempt, Job, JobRequest, JobStatus, Stage, VideoFile
 
 metadata = MetaData()
@@ -132,6 +133,12 @@ def open_tables(url: str) -> tuple[Engine, Engine]:
     writes = reads.execution_options(writes=True)
     with transaction(writes) as db:
         metadata.create_all(db)
+        found = {column["name"] for column in inspect(db).get_columns(jobs.name)}
+    if missing := {column.name for column in jobs.columns} - found:
+        raise StoreMisconfigured(
+            f"the job table of {reads.url!r} is of another version: it lacks {sorted(missing)};"
+            " start with another data folder, or with the version that made it"
+        )
     return reads, writes
 
 

@@ -18,7 +18,7 @@ from serve.commands.up import cluster_up
 def measure() -> dict[str, Any]:
     with (
         TemporaryDirectory() as data,
-        cluster_up(None, None, Path(data), None, None, lambda _: None) as running,
+        cluster_up(None, None, Path(data), None, None, lambda _: None) as (running, _),
         Client(running.base_url) as client,
     ):
         photo = EXAMPLES / "watch-steel.jpg"

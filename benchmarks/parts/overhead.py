@@ -20,7 +20,7 @@ REPEATS = 7
 def measure() -> dict[str, Any]:
     with (
         TemporaryDirectory() as data,
-        cluster_up(None, None, Path(data), None, None, lambda _: None) as running,
+        cluster_up(None, None, Path(data), None, None, lambda _: None) as (running, _),
         Client(running.base_url) as client,
     ):
         from benchmarks.clip import BareClip, sampling

@@ -13,7 +13,7 @@ from rich.table import Table
 from serve.client import Client, ServiceError
 from serve.commands import EXAMPLES
 from serve.commands.progress import JobProgress
-from serve.commands.up import cluster_up
+from serve.commands.up import cluster_up, teller
 from video.mp4 import probe_mp4, read_frames
 from video.photo import PhotoLimits, open_photo
 from video.stills import contact_sheet
@@ -54,7 +54,7 @@ def run_demo(
     ]
     with (
         console.status("starting") as status,
-        cluster_up(config, None, out / "data", model, revision, status.update) as running,
+        cluster_up(config, None, out / "data", model, revision, teller(status)) as (running, _),
     ):
         status.stop()
         console.print(f"cluster up at {running.base_url}: Ray Serve, S3 and the job table")

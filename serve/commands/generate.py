@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
 
-from serve.client import Client, ServiceError
+from serve.client import TERMINAL, Client, ServiceError
 from serve.commands.progress import JobProgress
 from storage.keys import download_name
 
@@ -23,6 +24,10 @@ def run_generate(
     url: str,
     as_json: bool,
 ) -> None:
+    if out is not None and not out.parent.is_dir():
+        console.print(f"[red]failed:[/] there is no folder {out.parent}", highlight=False)
+        raise typer.Exit(1)
+    video: dict[str, Any] = {}
     try:
         with Client(url) as client, JobProgress(console) as progress:
             bar = progress.add(photo.name)
@@ -34,7 +39,11 @@ def run_generate(
                 error = video["error"] or {"code": video["status"], "message": ""}
                 raise ServiceError(f"{error['message']} ({error['code']})")
             content = client.content(video["id"])
-    except ServiceError as e:
+    except (ServiceError, KeyboardInterrupt) as e:
+        if video and video["status"] not in TERMINAL:
+            console.print(f"{video['id']} goes on at {url}/v1/videos/{video['id']}")
+        if isinstance(e, KeyboardInterrupt):
+            raise
         console.print(f"[red]failed:[/] {e}", highlight=False)
         raise typer.Exit(1) from e
     path = out or Path(download_name(video["created_at"], video["id"], photo.stem))

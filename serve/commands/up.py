@@ -1,13 +1,14 @@
 """`shopreel up`: the one-machine cluster in the foreground."""
 
 import os
-import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.status import Status
 
 from cluster.local import ClusterFailed, Endpoints, LocalCluster, Own, prepare_environment
 from cluster.preflight import check_loopback, check_port, check_weights
@@ -22,13 +23,26 @@ def run_up(
 ) -> None:
     with (
         console.status("starting") as status,
-        cluster_up(config, port, data, model, revision, status.update) as running,
+        cluster_up(config, port, data, model, revision, teller(status)) as (running, cluster),
     ):
         status.stop()
         with suppress(KeyboardInterrupt):
             typer.echo(f"ready {running.base_url}")
-            signal.pause()
+            while True:
+                time.sleep(1)
+                cluster.watch()
         status.start()
+
+
+def teller(status: Status) -> Callable[[str], None]:
+    """A spinner's text on a terminal, a line each in a log file."""
+
+    def tell(words: str) -> None:
+        status.update(words)
+        if not console.is_terminal:
+            console.print(words, highlight=False)
+
+    return tell
 
 
 @contextmanager
@@ -39,9 +53,12 @@ def cluster_up(
     model: str | None,
     revision: str | None,
     report: Callable[[str], None],
-) -> Iterator[Endpoints]:
+) -> Iterator[tuple[Endpoints, LocalCluster]]:
     """A running cluster; on leaving, drained and gone. Ends the command where it cannot start."""
-    prepare_environment(data)
+    try:
+        prepare_environment(data)
+    except OSError as e:
+        raise _ended(f"the data folder cannot be used: {e}") from e
     if model is not None:
         os.environ["SHOPREEL_MODEL__SOURCE"] = model
         os.environ["SHOPREEL_MODEL__NAME"] = Path(model).name
@@ -72,7 +89,7 @@ def cluster_up(
             endpoints = cluster.start(document, own, loaded.app.deployments)
         except (ClusterFailed, StorageError) as e:
             raise _ended(e) from e
-        yield endpoints
+        yield endpoints, cluster
 
 
 def _ended(error: Exception | str) -> typer.Exit:

@@ -91,8 +91,8 @@ def test_a_tier_whose_card_is_too_full_is_warned_of() -> None:
 def test_the_shipped_fractions_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Node.of({}, 1)
     assert book(load(CLUSTER / "one_gpu.yaml").app.deployments, [gpu]) == []
-    assert gpu.cards[0].shares == [0.76, 0.18]
-    assert gpu.cards[0].lacks_gb(24) == 0
+    assert gpu.cards[0].shares == [0.72, 0.17]
+    assert gpu.cards[0].lacks_gb(12) == 0
     monkeypatch.setenv("SHOPREEL_OBJECT_STORE__ACCESS_KEY", "key")
     monkeypatch.setenv("SHOPREEL_OBJECT_STORE__SECRET_KEY", "secret")
     monkeypatch.setenv("SHOPREEL_JOB_STORE__URL", "sqlite:////srv/shopreel/jobs.sqlite")

@@ -97,6 +97,15 @@ class LiveCluster:
         )
         return found
 
+    def embedded_s3(self) -> psutil.Process:
+        assert self._process is not None
+        (found,) = (
+            process
+            for process in psutil.Process(self._process.pid).children(recursive=True)
+            if "weed" in Path(process.exe()).name
+        )
+        return found
+
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 90) -> int:
         """End it by a signal; its exit code."""
         assert self._process is not None

@@ -274,3 +274,15 @@ def test_a_killed_denoiser_costs_an_attempt_not_the_job(tmp_path: Path) -> None:
         cluster.replica("Denoiser-cpu").kill()
         finished = ended(cluster, video)
         assert (finished["status"], finished["attempt"]) == ("completed", 2)
+
+
+def test_a_killed_object_store_comes_back_and_costs_no_job(tmp_path: Path) -> None:
+    with LiveCluster(tmp_path / "data") as cluster:
+        video = quick(cluster, num_inference_steps=40)
+        while ended_stage(cluster, video) != "denoising":
+            time.sleep(0.1)
+        cluster.embedded_s3().kill()
+        finished = ended(cluster, video)
+        assert (finished["status"], finished["attempt"]) == ("completed", 1)
+        with cluster.client() as client:
+            assert len(client.content(video["id"])) > 1000

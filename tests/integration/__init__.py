@@ -1,11 +1,16 @@
 """Tests on real processes. What Ray reads when it is imported must be set before: the address that
 its daemons listen on, and the token of the cluster that tests connect to."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
-RAY_TOKEN = Path(tempfile.mkdtemp(prefix="shopreel-tests-")) / "ray-token"
+_FOLDER = Path(tempfile.mkdtemp(prefix="shopreel-tests-"))
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
+
+RAY_TOKEN = _FOLDER / "ray-token"
 RAY_TOKEN.write_text("a-token-for-tests-only")
 os.environ.update(
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",

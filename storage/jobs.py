@@ -3,10 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
-from diffusion.params import SamplingParams
+from diffusion.params import Priority, Sampler, SamplingParams, TimestepSpacing
 from storage.errors import IllegalTransition
 
 PIPELINE_VERSION = "1"
@@ -111,6 +111,9 @@ class JobRequest:
     sampling: SamplingParams
     output: OutputParams
     preset: str
+    priority: Priority = Priority.INTERACTIVE
+    deadline_at: float | None = None  # Unix seconds; later than this nobody wants the video
+    may_downgrade: bool = False  # to a smaller clip, where memory does not suffice for this one
     sku: str | None = None
     title: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -124,6 +127,7 @@ class JobRequest:
             "photo": self.photo_sha256,
             "sampling": asdict(self.sampling),
             "output": asdict(self.output),
+            "may_downgrade": self.may_downgrade,
             "model": self.model_revision,
             "pipeline": PIPELINE_VERSION,
         }
@@ -135,8 +139,14 @@ class JobRequest:
     @classmethod
     def from_json(cls, data: bytes) -> "JobRequest":
         fields = json.loads(data)
-        fields["sampling"] = SamplingParams(**fields["sampling"])
+        sampling = SamplingParams(**fields["sampling"])
+        fields["sampling"] = replace(
+            sampling,
+            sampler=Sampler(sampling.sampler),
+            timestep_spacing=TimestepSpacing(sampling.timestep_spacing),
+        )
         fields["output"] = OutputParams(**fields["output"])
+        fields["priority"] = Priority(fields.get("priority", Priority.INTERACTIVE))
         fields["warnings"] = tuple(fields.get("warnings", ()))
         return cls(**fields)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from enum import StrEnum
 
 from diffusion.params import Priority, Sampler, SamplingParams, TimestepSpacing
@@ -98,6 +98,16 @@ class VideoFile:
         return cls(**json.loads(data))
 
 
+def _without_defaults(sampling: SamplingParams) -> dict[str, object]:
+    """A parameter that a release adds leaves the ids of those who do not use it as they were."""
+    defaults = {f.name: f.default for f in fields(sampling) if f.default is not MISSING}
+    return {
+        name: value
+        for name, value in asdict(sampling).items()
+        if name not in defaults or value != defaults[name]
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
     """What the caller asked for, with every default filled in. Never changes after creation."""
@@ -125,12 +135,13 @@ class JobRequest:
         identity = {
             "tenant": self.tenant,
             "photo": self.photo_sha256,
-            "sampling": asdict(self.sampling),
+            "sampling": _without_defaults(self.sampling),
             "output": asdict(self.output),
-            "may_downgrade": self.may_downgrade,
             "model": self.model_revision,
             "pipeline": PIPELINE_VERSION,
         }
+        if self.may_downgrade:  # the clip may be another one
+            identity["may_downgrade"] = True
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> bytes:
@@ -138,17 +149,17 @@ class JobRequest:
 
     @classmethod
     def from_json(cls, data: bytes) -> "JobRequest":
-        fields = json.loads(data)
-        sampling = SamplingParams(**fields["sampling"])
-        fields["sampling"] = replace(
+        given = json.loads(data)
+        sampling = SamplingParams(**given["sampling"])
+        given["sampling"] = replace(
             sampling,
             sampler=Sampler(sampling.sampler),
             timestep_spacing=TimestepSpacing(sampling.timestep_spacing),
         )
-        fields["output"] = OutputParams(**fields["output"])
-        fields["priority"] = Priority(fields.get("priority", Priority.INTERACTIVE))
-        fields["warnings"] = tuple(fields.get("warnings", ()))
-        return cls(**fields)
+        given["output"] = OutputParams(**given["output"])
+        given["priority"] = Priority(given.get("priority", Priority.INTERACTIVE))
+        given["warnings"] = tuple(given.get("warnings", ()))
+        return cls(**given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

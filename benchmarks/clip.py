@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import torch
 
-from diffusion import denoise
 from diffusion.decode import decode_latents
+from diffusion.engine import denoise
 from diffusion.image import encode_image
 from diffusion.model_folder import ModelConfig, ModelFolder
 from diffusion.params import SamplingParams
@@ -55,7 +55,7 @@ class BareClip:
             folder = ModelFolder.open(ModelConfig(source=temp))
             self._text = load_text_model(folder, device, dtype)
             self._image = load_image_model(folder, device, dtype)
-            self._unet = load_denoising_model(folder, device, dtype)
+            self._unet = load_denoising_model(folder, device, dtype, "tiny")
             self._vae = load_vae_decoder(folder, device, dtype)
         self._codec = choose_codec(self._stages.video_encoder.mp4)
 
@@ -79,10 +79,7 @@ class BareClip:
             frame = fit_photo(photo.rgb, params.width, params.height, Fit.CROP)
             image = encode_image(self._image, frame)
         with stage("denoising"):
-            state = denoise.begin(self._unet, params, text, image)
-            while not state.is_done:
-                denoise.advance(self._unet, state)
-            latents = denoise.latents_of(state)
+            latents = denoise(self._unet, params, text, image)
         with stage("decoding"):
             frames = decode_latents(self._vae, latents, self._stages.decoder.chunk_frames)
         encoder = self._stages.video_encoder

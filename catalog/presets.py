@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from diffusion.params import Sampler, TimestepSpacing
+
 NEGATIVE_PROMPT = (
     "distorted, discontinuous, ugly, blurry, low resolution, motionless, static, disfigured"
 )
@@ -19,6 +21,10 @@ class Preset(BaseModel):
     num_inference_steps: int = Field(ge=1, le=200)
     guidance_scale: float = Field(9.0, ge=1, le=20)
     motion_fps: int = Field(16, ge=1, le=60, description="the UNet's motion condition")
+    sampler: Sampler = Sampler.DDIM
+    timestep_spacing: TimestepSpacing = TimestepSpacing.CHECKPOINT
+    guidance_start: float = Field(0.0, ge=0, le=1, description="of the steps, done without")
+    guidance_stop: float = Field(1.0, ge=0, le=1, description="later steps cost half")
 
 
 def default_presets() -> dict[str, Preset]:

@@ -70,9 +70,6 @@ def prepare_environment(data: Path) -> None:
         RAY_DISABLE_FAILURE_SIGNAL_HANDLER="1",
         # Ray's own switch for "this machine alone": every daemon listens on 127.0.0.1.
         RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
-        # How soon autoscaling sees load; Ray's 10 s make a small cluster sluggish.
-        RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
-        RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
         TRANSFORMERS_VERBOSITY="error",
         DIFFUSERS_VERBOSITY="error",
         HF_HUB_DISABLE_PROGRESS_BARS="1",

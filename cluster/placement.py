@@ -1,38 +1,120 @@
-"""Which tier takes the next job. Pure: no Ray, no clock."""
+"""Which waiting jobs start now, and on which tier. Pure: no Ray, no clock, no table.
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+Order: interactive jobs, and batch jobs that have waited for long, before other batch jobs; within
+a class the tenant with the least work in flight first; within a tenant the nearest deadline, then
+the oldest. Each goes to the tier where it would finish first, waiting there included; where that
+tier is full it stays queued and counts as that tier's work, so that later jobs see a longer wait.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from diffusion.params import Priority
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A waiting job. Times in Unix seconds."""
+
+    job_id: str
+    tenant: str
+    priority: Priority
+    created_at: float
+    deadline_at: float | None
+    seconds: Mapping[str, float]  # GPU-seconds it needs, by the tiers that can take it
+
+
+@dataclass(slots=True)
 class TierLoad:
-    """A tier as it stands now."""
+    """A tier as it stands now. Seconds are GPU-seconds of one replica."""
 
     name: str
-    ready_replicas: int
-    jobs_per_replica: int
-    denoising: int  # jobs that hold one of its slots
-    scales_from_zero: bool
+    replicas: int  # that run
+    slots: int  # jobs in flight per replica
+    batch_slots: int  # of these, open to batch jobs: the rest waits for people
+    cold_start_s: float  # until a first replica runs
+    starts_from_zero: bool  # without a replica it is at rest, not lost: work for it starts one
+    in_flight: int = 0
+    batch_in_flight: int = 0
+    interactive_s: float = 0.0  # work in flight, and planned for it here
+    batch_s: float = 0.0
 
     @property
-    def room(self) -> int:
-        return self.ready_replicas * self.jobs_per_replica - self.denoising
+    def work_s(self) -> float:
+        return self.interactive_s + self.batch_s
+
+    def takes(self, priority: Priority) -> bool:
+        """Whether there is room now. A tier at rest has none: jobs held for it are its backlog,
+        which makes the autoscaler start it. (A call that waits there would overrule that one.)"""
+        if self.in_flight >= self.replicas * self.slots:
+            return False
+        most_batch = self.replicas * self.batch_slots
+        return priority is Priority.INTERACTIVE or self.batch_in_flight < most_batch
+
+    def finish_s(self, candidate: Candidate) -> float:
+        """Predicted seconds until the job would be done here. People do not wait for batch work:
+        the engine pauses it for them."""
+        ahead = self.interactive_s
+        if candidate.priority is Priority.BATCH:
+            ahead += self.batch_s
+        own = candidate.seconds[self.name]
+        if self.replicas == 0:
+            return self.cold_start_s + ahead + own
+        return ahead / self.replicas + own
+
+    def add(self, candidate: Candidate, starts: bool) -> None:
+        seconds = candidate.seconds[self.name]
+        if candidate.priority is Priority.BATCH:
+            self.batch_s += seconds
+            self.batch_in_flight += starts
+        else:
+            self.interactive_s += seconds
+        self.in_flight += starts
 
 
-def choose_tier(tiers: Iterable[TierLoad]) -> TierLoad | None:
-    """The tier with the most room among those that have a replica; None where all are full.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    starts: dict[str, str] = field(default_factory=dict)  # job -> tier, in order
+    held: dict[str, str] = field(default_factory=dict)  # job -> the full tier it waits for
 
-    Only when none has room does an empty tier that scales from zero get a job, which wakes it up. A
-    tier that should have replicas and has none gets nothing: its node is away.
+
+def place(
+    candidates: Sequence[Candidate],
+    tiers: Mapping[str, TierLoad],
+    in_flight_s: Mapping[str, float],
+    now: float,
+    ageing_s: float,
+) -> Plan:
+    """Choose for all `candidates`; `tiers` take up what was chosen.
+
+    `in_flight_s`: seconds of work in flight by tenant. Batch jobs that have waited `ageing_s` are
+    ordered like interactive ones (but take no slot that is kept for those).
     """
-    tiers = list(tiers)
-    if with_room := [tier for tier in tiers if tier.room > 0]:
-        return max(with_room, key=lambda tier: tier.room)
-    asleep = (
-        tier
-        for tier in tiers
-        if tier.scales_from_zero
-        and tier.ready_replicas == 0
-        and tier.denoising < tier.jobs_per_replica
-    )
-    return next(asleep, None)
+    plan = Plan()
+    share = defaultdict(float, in_flight_s)
+
+    def rank(candidate: Candidate) -> tuple[bool, float, float, float]:
+        aged = now - candidate.created_at >= ageing_s
+        last = candidate.priority is Priority.BATCH and not aged
+        deadline = float("inf") if candidate.deadline_at is None else candidate.deadline_at
+        return last, share[candidate.tenant], deadline, candidate.created_at
+
+    waiting = list(candidates)
+    while waiting:
+        candidate = min(waiting, key=rank)
+        waiting.remove(candidate)
+        able = [
+            tiers[name]
+            for name in candidate.seconds
+            if tiers[name].replicas or tiers[name].starts_from_zero
+        ]
+        if not able:
+            continue
+        tier = min(able, key=lambda tier: tier.finish_s(candidate))
+        starts = tier.takes(candidate.priority)
+        tier.add(candidate, starts)
+        # Held jobs count too: a tenant whose jobs wait for one tier gives way on the others.
+        share[candidate.tenant] += candidate.seconds[tier.name]
+        (plan.starts if starts else plan.held)[candidate.job_id] = tier.name
+    return plan

@@ -4,6 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+_METRICS_INTERVAL_S = 1
+"""How soon autoscaling sees load. Serve marks it deprecated, but 2.60 reads nothing else."""
+
 
 class StageConfig(BaseModel):
     """Replicas, resources and concurrency of one deployment."""
@@ -52,5 +55,6 @@ class StageConfig(BaseModel):
                 "target_ongoing_requests": self.target_ongoing_requests,
                 "upscale_delay_s": self.upscale_delay_s,
                 "downscale_delay_s": self.downscale_delay_s,
+                "metrics_interval_s": _METRICS_INTERVAL_S,
             },
         }

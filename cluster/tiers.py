@@ -4,9 +4,10 @@ Ray's accelerator names do not tell an A100-40 from an A100-80 and call a 4090 `
 nodes are therefore started with `--labels tier=NAME`.
 """
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cluster.stage import StageConfig
+from diffusion.engine_config import EngineConfig
 
 
 class TierConfig(StageConfig):
@@ -14,6 +15,29 @@ class TierConfig(StageConfig):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     vram_gb: float = Field(0.0, ge=0, description="of one whole card; 0: not known")
+    max_ongoing_requests: int = Field(4, ge=1, description="jobs in flight per replica")
+    interactive_slots: int = Field(1, ge=0, description="of these, kept free of batch jobs")
+    slo_s: float = Field(60.0, gt=0, description="wanted: a backlog is worked off in so long")
+    cold_start_s: float = Field(60.0, gt=0, description="until a first replica is ready")
+    stall_s: float = Field(120.0, gt=0, description="a UNet step that takes longer is a hang")
+    self_test_s: float = Field(60.0, gt=0, description="an idle replica tries a step so often")
+    orphan_s: float = Field(20.0, gt=0, description="no Dispatcher for so long: hand clips out")
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    tflops: float = Field(40.0, gt=0, description="sustained, before anything was measured")
+
+    @model_validator(mode="after")
+    def _batch_has_a_slot(self) -> "TierConfig":
+        if self.interactive_slots >= self.max_ongoing_requests:
+            raise ValueError(
+                f"interactive_slots {self.interactive_slots} leaves batch jobs no slot of"
+                f" max_ongoing_requests {self.max_ongoing_requests}"
+            )
+        return self
+
+    @property
+    def batch_slots(self) -> int:
+        """Jobs in flight per replica that may be batch jobs."""
+        return self.max_ongoing_requests - self.interactive_slots
 
     @property
     def deployment_name(self) -> str:

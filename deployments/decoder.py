@@ -1,21 +1,27 @@
 """Decoder: latents to uint8 frames, a chunk at a time."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ray
 from pydantic import Field
+from ray.exceptions import ObjectLostError
 
 from cluster.stage import StageConfig
 from deployments.denoiser import Denoised
 from deployments.timing import Stopwatch
 from diffusion.model_folder import ModelConfig, ModelFolder
 from monitoring import metrics
+from storage.jobs import JobEvent
+from storage.object_store import ObjectStoreConfig, S3ObjectStore
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from diffusion.state import Latents
 
 
 class DecoderConfig(StageConfig):
@@ -28,10 +34,17 @@ class Decoded:
 
     frames: "ray.ObjectRef[object]"
     seconds: float
+    events: tuple[JobEvent, ...] = ()  # what went otherwise than planned
 
 
 class Decoder:
-    def __init__(self, config: DecoderConfig, model: ModelConfig, digests: dict[str, str]):
+    def __init__(
+        self,
+        config: DecoderConfig,
+        model: ModelConfig,
+        digests: dict[str, str],
+        store: ObjectStoreConfig,
+    ):
         import torch
 
         from diffusion.device import open_device
@@ -42,20 +55,42 @@ class Decoder:
         device = open_device(config.device, config.num_gpus, config.threads)
         self._vae = load_vae_decoder(folder, device, getattr(torch, model.dtype_on(config.device)))
         self._chunk_frames = config.chunk_frames
+        self._store = S3ObjectStore(store)
         self._lock = asyncio.Lock()
 
     async def decode(self, denoised: Denoised) -> Decoded:
-        """Decode the latents behind `denoised`; the frames stay in the object store."""
-        from diffusion.decode import decode_latents
+        """Decode the latents behind `denoised`; the frames stay in the object store.
 
-        latents = await denoised.latents
+        Raises OutOfMemory when not even a frame at a time fits, CheckpointMismatch and
+        StorageError when the replica that made the latents is gone and its checkpoint is no help.
+        """
+        from diffusion.decode import decode_within_memory
+
+        latents = await self._latents(denoised)
         watch = Stopwatch()
+        planned = self._chunk_frames
 
         def work() -> "NDArray[np.uint8]":
             with watch.running():
-                return decode_latents(self._vae, latents, self._chunk_frames)
+                frames, self._chunk_frames = decode_within_memory(self._vae, latents, planned)
+            return frames
 
         async with self._lock:
             frames = await asyncio.to_thread(work)
         metrics.STAGE_SECONDS.observe(watch.seconds, tags={"stage": "decoding"})
-        return Decoded(await asyncio.to_thread(ray.put, frames), watch.seconds)
+        events: tuple[JobEvent, ...] = ()
+        if self._chunk_frames < planned:  # and stays so
+            detail = f"{planned} -> {self._chunk_frames} frames at once"
+            events = (JobEvent(time.time(), "decode_chunk", detail),)
+        return Decoded(await asyncio.to_thread(ray.put, frames), watch.seconds, events)
+
+    async def _latents(self, denoised: Denoised) -> "Latents":
+        """From the denoiser's memory; where that is lost, from its last step's checkpoint."""
+        from diffusion.checkpoint import Checkpoint
+
+        try:
+            latents: Latents = await denoised.latents
+        except ObjectLostError:
+            data = await asyncio.to_thread(self._store.get, denoised.checkpoint_key)
+            return Checkpoint.from_bytes(data).result()
+        return latents

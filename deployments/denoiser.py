@@ -2,24 +2,40 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ray
 
 from cluster.tiers import TierConfig
-from deployments.timing import Stopwatch, Timed
-from diffusion.model_folder import ModelConfig, ModelFolder
-from diffusion.params import SamplingParams
+from deployments.checkpoint_shelf import CheckpointShelf
+from deployments.heartbeat import Heartbeat
+from deployments.timing import Timed
+from diffusion.memory import Architecture
+from diffusion.model_folder import ModelConfig, ModelFolder, model_revision
+from diffusion.params import Priority, SamplingParams
 from monitoring import metrics
+from storage import keys
+from storage.errors import StaleAttempt
+from storage.jobs import Attempt, JobEvent
+from storage.object_store import ObjectStoreConfig, S3ObjectStore
 
 if TYPE_CHECKING:
+    from diffusion.engine import Engine, Event
     from diffusion.state import ImageCondition, TextCondition
 
-
 REPORT_EVERY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiseOrder:
+    """One try at one job's denoising."""
+
+    attempt: Attempt
+    sampling: SamplingParams
+    priority: Priority
+    deadline_at: float | None  # Unix seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,73 +50,183 @@ class Denoised:
     """Where finished latents are: the Dispatcher passes this on, never the latents."""
 
     latents: "ray.ObjectRef[object]"  # of diffusion.state.Latents
+    checkpoint_key: str  # where they are too, soon after, for when this replica is gone
     timings: dict[str, float]  # stage -> seconds
     dropped_prompt: str  # the end of the prompt that the text encoder could not take
+    resumed_at: int = 0  # steps that an earlier attempt had done
 
 
 class Denoiser:
-    def __init__(self, tier: TierConfig, model: ModelConfig, digests: dict[str, str]):
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self,
+        tier: TierConfig,
+        model: ModelConfig,
+        digests: dict[str, str],
+        store: ObjectStoreConfig,
+    ):
         import torch
 
-        from diffusion.device import open_device
+        from diffusion.device import memory_bytes, open_device
+        from diffusion.engine import Engine
+        from diffusion.engine_thread import EngineThread
+        from diffusion.row_budget import row_budget
         from diffusion.weights import load_denoising_model
 
         folder = ModelFolder.open(model)
         folder.verify(digests, "unet", "scheduler")
         device = open_device(tier.device, tier.num_gpus, tier.threads)
-        self._model = load_denoising_model(
-            folder, device, getattr(torch, model.dtype_on(tier.device))
+        dtype = getattr(torch, model.dtype_on(tier.device))
+        self._revision = model_revision(digests)
+        rows = row_budget(
+            Architecture.of(folder),
+            memory_bytes(device, tier.num_gpus),
+            dtype,
+            tier.engine.torch.chunk_feed_forward,
         )
+        unet = load_denoising_model(folder, device, dtype, self._revision)
         self._tier = tier
-        self._steps_done = 0
-        # One thread owns the UNet and every tensor on its device; requests queue for it per step.
-        self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="unet")
+        self._shelf = CheckpointShelf(S3ObjectStore(store))
+        self._clips: dict[Attempt, asyncio.Queue[Event | Exception]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._engine = EngineThread(Engine(unet, tier.engine, rows), self._deliver)
+        self._heartbeat = Heartbeat(
+            lambda: self._clips.keys(), self._disown, self.drain, tier.orphan_s
+        )
+        await asyncio.wrap_future(self._engine.call(lambda engine: engine.self_test()))
+        self._tested_at = time.monotonic()
 
     async def denoise(
         self,
-        params: SamplingParams,
+        order: DenoiseOrder,
         text: Timed["TextCondition"],
         image: Timed["ImageCondition"],
-    ) -> AsyncIterator[StepDone | Denoised]:
-        """Yield a StepDone per step, a few a second at most, and the Denoised at the end.
+    ) -> AsyncIterator[StepDone | JobEvent | Denoised]:
+        """Yield a StepDone per step, a few a second at most, what went otherwise than planned, and
+        the Denoised at the end.
 
-        Cancelling the stream stops the UNet after the step in flight.
+        Begins where an earlier attempt's checkpoint stands. Cancelling the stream stops the clip
+        after the step in flight. Raises OutOfMemory, NonFiniteLatents, DeadlineExceeded,
+        EngineBroken, Preempted, and StaleAttempt when a newer attempt at the job is known.
         """
-        from diffusion import denoise
+        from diffusion.engine import Degraded, Failed, Finished, Stepped
 
-        on_device = asyncio.get_running_loop().run_in_executor
-        watch = Stopwatch()
-
-        def begin() -> denoise.DenoiseState:
-            with watch.running():
-                return denoise.begin(self._model, params, text.value, image.value)
-
-        def advance() -> None:
-            with watch.running():
-                denoise.advance(self._model, state)
-
-        state = await on_device(self._device_thread, begin)
-        reported = time.monotonic()
-        while not state.is_done:
-            await on_device(self._device_thread, advance)
-            self._steps_done += 1
-            metrics.DENOISE_STEPS.inc(tags={"tier": self._tier.name})
-            # A report costs milliseconds of this process, which tiny steps would feel.
-            if time.monotonic() - reported >= REPORT_EVERY_S:
-                reported = time.monotonic()
-                yield StepDone(state.step)
-        metrics.STAGE_SECONDS.observe(watch.seconds, tags={"stage": "denoising"})
-        latents = await asyncio.to_thread(lambda: ray.put(denoise.latents_of(state)))
+        attempt = order.attempt
+        self._make_way_for(attempt)
+        events: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        self._clips[attempt] = events
+        try:
+            resumed_at = await self._join(order, text.value, image.value)
+            if resumed_at:
+                yield JobEvent(time.time(), "resumed", f"after step {resumed_at}")
+                yield StepDone(resumed_at)
+            reported = time.monotonic()
+            while not isinstance(event := await events.get(), Finished):
+                if isinstance(event, Exception):
+                    raise event
+                if isinstance(event, Failed):
+                    await self._shelf.flush(attempt)
+                    raise event.error
+                if isinstance(event, Degraded):
+                    yield JobEvent(time.time(), event.kind, event.detail)
+                # A report costs milliseconds of this process, which tiny steps would feel.
+                if isinstance(event, Stepped) and time.monotonic() - reported >= REPORT_EVERY_S:
+                    reported = time.monotonic()
+                    yield StepDone(event.step)
+        finally:
+            del self._clips[attempt]
+            self._engine.call(lambda engine: engine.leave(_id(attempt)))
+        metrics.STAGE_SECONDS.observe(event.seconds, tags={"stage": "denoising"})
+        latents = await asyncio.to_thread(ray.put, event.latents)
         yield Denoised(
             latents,
+            keys.checkpoint_key(attempt),
             {
                 "text_encoding": text.seconds,
                 "image_encoding": image.seconds,
-                "denoising": watch.seconds,
+                "denoising": event.seconds,
             },
             text.value.prompt.dropped,
+            resumed_at,
         )
+
+    async def drain(self) -> None:
+        """Hand out every clip after the step in flight: a checkpoint, then Preempted."""
+        await asyncio.wrap_future(self._engine.call(self._drain))
 
     async def steps_done(self) -> int:
         """UNet steps of this replica since it started."""
-        return self._steps_done
+        return await asyncio.wrap_future(self._engine.call(lambda engine: engine.steps_done))
+
+    async def check_health(self) -> None:
+        """Fail when the engine is broken or a tick takes for ever; try a step now and then, when
+        nothing else does."""
+        if self._engine.broken is not None:
+            raise self._engine.broken
+        if self._engine.silent_s > self._tier.stall_s:
+            raise RuntimeError(f"no UNet step has ended for {self._engine.silent_s:.0f} s")
+        if not self._clips and time.monotonic() - self._tested_at > self._tier.self_test_s:
+            self._tested_at = time.monotonic()
+            await asyncio.wrap_future(self._engine.call(lambda engine: engine.self_test()))
+
+    async def _join(
+        self, order: DenoiseOrder, text: "TextCondition", image: "ImageCondition"
+    ) -> int:
+        """Let the engine take the clip up. Returns the steps that were done before."""
+        attempt, sampling = order.attempt, order.sampling
+        checkpoint = await self._shelf.furthest(attempt, sampling, self._revision)
+        deadline_s = None if order.deadline_at is None else order.deadline_at - time.time()
+
+        def join(engine: "Engine") -> None:
+            self._deliver(
+                engine.join(
+                    _id(attempt),
+                    sampling,
+                    text,
+                    image,
+                    priority=order.priority,
+                    deadline_s=deadline_s,
+                    checkpoint=checkpoint,
+                )
+            )
+
+        await asyncio.wrap_future(self._engine.call(join))
+        return checkpoint.step if checkpoint else 0
+
+    def _make_way_for(self, attempt: Attempt) -> None:
+        """A newer attempt evicts an older one of its job. Raises StaleAttempt for the older."""
+        for other in [other for other in self._clips if other.job_id == attempt.job_id]:
+            if other.number >= attempt.number:
+                raise StaleAttempt(attempt.job_id, attempt.number, attempt.epoch)
+            self._disown(other)
+
+    def _disown(self, attempt: Attempt) -> None:
+        """Stop a clip that owns its job no more."""
+        if events := self._clips.get(attempt):
+            events.put_nowait(StaleAttempt(attempt.job_id, attempt.number, attempt.epoch))
+
+    def _drain(self, engine: "Engine") -> None:
+        self._deliver(engine.drain())
+
+    def _deliver(self, events: Sequence["Event"]) -> None:
+        """From the engine's thread to the clips' streams."""
+        self._loop.call_soon_threadsafe(self._sort, events)
+
+    def _sort(self, events: Sequence["Event"]) -> None:
+        from diffusion.engine import Saved, Stepped
+
+        attempts = {_id(attempt): attempt for attempt in self._clips}
+        steps = sum(isinstance(event, Stepped) for event in events)
+        if steps:
+            metrics.DENOISE_STEPS.inc(steps, tags={"tier": self._tier.name})
+        for event in events:
+            attempt = attempts.get(event.request_id)
+            if attempt is None:
+                continue  # it has left
+            if isinstance(event, Saved):
+                self._shelf.save(attempt, event.checkpoint)
+            else:
+                self._clips[attempt].put_nowait(event)
+
+
+def _id(attempt: Attempt) -> str:
+    return f"{attempt.job_id}/{attempt.number}"

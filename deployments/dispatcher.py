@@ -7,36 +7,29 @@ table refuses writes of attempts that another epoch has taken over.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from cluster.cost import CostModel
+from cluster.ladder import Floor
 from cluster.tiers import TierConfig
-from deployments.decoder import Decoded
-from deployments.denoiser import Denoised, StepDone
-from deployments.slots import Slots, Tier
-from deployments.verdict import WORKER_LOST, Retry, judge
-from monitoring import metrics
-from storage.errors import (
-    IllegalTransition,
-    StaleAttempt,
-    StaleDispatcher,
-    StorageError,
-    StoreUnavailable,
-)
-from storage.job_store import JobStoreConfig, Progress, SqlJobStore
-from storage.jobs import Attempt, Job, Stage, VideoFile
+from deployments.attempts import Attempts
+from deployments.fleet import Fleet
+from deployments.heartbeat import Answer
+from deployments.journey import Stages
+from storage.errors import StaleDispatcher, StoreUnavailable
+from storage.job_store import JobStoreConfig, SqlJobStore
+from storage.jobs import Attempt, JobStatus
 
 log = logging.getLogger(__name__)
 
-_STAGE_TRIES = 3
-_STORAGE_WAITS_S = (1, 2, 4, 8, 16)
-_LONGEST_PAUSE_S = 60.0
+_HAND_OUT_S = 5.0
+"""For denoisers to hear of a drain by their heartbeats, and to save their clips."""
 
 
 class DispatcherConfig(BaseModel):
@@ -46,6 +39,8 @@ class DispatcherConfig(BaseModel):
     beat_s: float = Field(1.0, gt=0, description="progress and lease renewals, one transaction")
     stall_s: float = Field(30.0, gt=0, description="without a beat for so long: replace me")
     drain_s: float = Field(30.0, ge=0, description="for jobs in flight when it is replaced")
+    ageing_s: float = Field(600.0, gt=0, description="batch jobs that waited so long go first too")
+    candidates: int = Field(16, ge=1, description="of each tenant and class, looked at for a lease")
     num_cpus: float = Field(1.0, ge=0)
     labels: dict[str, str] = Field(default_factory=dict, description="node labels to run on")
 
@@ -56,10 +51,11 @@ class DispatcherConfig(BaseModel):
             actor["label_selector"] = dict(self.labels)
         return {
             "name": "Dispatcher",
-            "num_replicas": 1,
             "ray_actor_options": actor,
             "max_ongoing_requests": 1000,
-            "graceful_shutdown_timeout_s": self.drain_s + 10,
+            "graceful_shutdown_timeout_s": self.drain_s + _HAND_OUT_S + 10,
+            # Serve collects `record_autoscaling_stats` from deployments that autoscale.
+            "autoscaling_config": {"min_replicas": 1, "max_replicas": 1, "metrics_interval_s": 1},
         }
 
 
@@ -69,121 +65,71 @@ class Dispatcher:
         config: DispatcherConfig,
         jobs: JobStoreConfig,
         tiers: Sequence[TierConfig],
-        text_encoder: DeploymentHandle,
-        image_encoder: DeploymentHandle,
+        cost: CostModel,
+        floor: Floor,
         denoisers: Sequence[DeploymentHandle],
-        decoder: DeploymentHandle,
-        video_encoder: DeploymentHandle,
+        stages: Sequence[DeploymentHandle],
     ):
         self._config = config
         self._jobs = SqlJobStore(jobs)
-        self._slots = Slots(tiers, denoisers)
-        self._text_encoder = text_encoder
-        self._image_encoder = image_encoder
-        self._decoder = decoder
-        self._video_encoder = video_encoder
+        self._fleet = Fleet(tiers, denoisers, cost, floor)
         self._epoch = await asyncio.to_thread(self._jobs.next_epoch)
-        self._running: dict[Attempt, asyncio.Task[None]] = {}
-        self._progress: dict[Attempt, Progress] = {}
         self._wake = asyncio.Event()
+        self._attempts = Attempts(self._jobs, self._fleet, Stages(*stages), self._wake.set)
         self._leasing = asyncio.Lock()
         self._closed = ""  # why no more jobs are taken, ever
-        self._pause = (0.0, 0.0, "")  # until when (monotonic), how long, why
+        self._handing_out = False
         self._last_beat = time.monotonic()
         self._loops = [
             asyncio.create_task(loop())
             for loop in (self._take_jobs, self._beat, self._watch_replicas)
         ]
 
-    async def run(self, job: Job, tier: Tier) -> VideoFile:
-        """The way of one video."""
-        request, sampling = job.request, job.request.sampling
-        self._report(job, Stage.ENCODING)
-        text = self._text_encoder.encode.remote(sampling.prompt, sampling.negative_prompt)
-        image = self._image_encoder.encode.remote(
-            request.photo_key, sampling.width, sampling.height, request.output.fit
-        )
-        denoised = await self._denoise(job, tier, text, image)
-
-        self._report(job, Stage.DECODING, sampling.num_inference_steps)
-        decoded: Decoded = await _finished(lambda: self._decoder.decode.remote(denoised))
-
-        timings = {**denoised.timings, "decoding": decoded.seconds}
-        dropped = denoised.dropped_prompt
-        warnings = [f"the prompt was too long; left out: {dropped!r}"] if dropped else []
-        return await self._publish(
-            job,
-            lambda: self._video_encoder.encode.remote(
-                request, job.current_attempt, decoded, timings, warnings
-            ),
-        )
-
-    async def _denoise(self, job: Job, tier: Tier, text: Any, image: Any) -> Denoised:
-        """`text` and `image` are responses, not values: they go to the Denoiser without us."""
-        events = tier.denoiser.denoise.remote(job.request.sampling, text, image)
-        try:
-            async for event in events:
-                if isinstance(event, StepDone):
-                    self._report(job, Stage.DENOISING, event.step)
-                else:
-                    result: Denoised = event
-        except BaseException:
-            for response in (events, text, image):
-                response.cancel()
-            raise
-        tier.denoising.discard(job.current_attempt)
-        self._wake.set()
-        return result
-
-    async def _publish(self, job: Job, call: Callable[[], Any]) -> VideoFile:
-        """Encode and store; a store that is away must not cost the denoising that was paid for."""
-        steps = job.request.sampling.num_inference_steps
-        for wait_s in (*_STORAGE_WAITS_S, None):
-            self._report(job, Stage.ENCODING_VIDEO, steps)
-            try:
-                video: VideoFile = await _finished(call)
-            except StoreUnavailable:
-                if wait_s is None:
-                    raise
-                self._report(job, Stage.WAITING_STORAGE, steps)
-                await asyncio.sleep(wait_s)
-            else:
-                break
-        return video
+    # What others ask.
 
     async def wake(self) -> None:
         """A job was created."""
         self._wake.set()
 
+    async def stop(self, job_id: str) -> None:
+        """The job was cancelled or deleted in the table: its UNet stops within one step."""
+        self._attempts.stop(job_id)
+
+    async def heartbeat(self, attempts: frozenset[Attempt]) -> Answer:
+        """A denoiser asks which of its clips are wanted. The table decides, whoever runs them."""
+        owned = await asyncio.to_thread(self._jobs.owned, list(attempts))
+        return Answer(attempts - owned, self._handing_out)
+
     async def not_ready(self) -> list[str]:
         """What keeps a job from being run now, in words; empty when nothing does."""
-        broken = [f"{name}: no replica is running" for name in self._slots.missing]
+        broken = [f"{name}: no replica is running" for name in self._fleet.missing]
         if self._closed:
             broken.append(f"Dispatcher: {self._closed}")
-        until, _, reason = self._pause
-        if (left := until - time.monotonic()) > 0:
-            broken.append(f"Dispatcher: tries again in {left:.0f} s; {reason}")
+        pause_s, reason = self._attempts.pause
+        if pause_s:
+            broken.append(f"Dispatcher: tries again in {pause_s:.0f} s; {reason}")
         return broken
 
     async def drain(self, grace_s: float) -> int:
-        """Take no more jobs, give those in flight `grace_s`, put the rest back into the queue.
-
-        Returns how many were put back.
-        """
+        """Take no more jobs, give those in flight `grace_s`, then have their clips saved and put
+        them back into the queue. Returns how many were put back."""
         self._closed = "draining"
         async with self._leasing:
-            tasks = list(self._running.values())
+            tasks = self._attempts.tasks
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
-        rest = [task for task in tasks if not task.done()]
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
-        return len(rest)
+        if left := [task for task in tasks if not task.done()]:
+            self._handing_out = True
+            await asyncio.wait(left, timeout=_HAND_OUT_S if self._fleet.is_denoising else 0)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+        return len(left)
 
-    async def __del__(self) -> None:
-        """Serve awaits this when it replaces the replica."""
-        await self.drain(self._config.drain_s)
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Serve hands these to cluster.autoscaling:policy. Nothing until the queue was looked at:
+        an empty answer holds every tier as it is, a backlog of zero would scale it down."""
+        return self._fleet.autoscaling_stats()
 
     async def check_health(self) -> None:
         """Fail when a loop has ended or stalls, so that Serve replaces this replica."""
@@ -194,19 +140,19 @@ class Dispatcher:
         if silent > self._config.stall_s:
             raise RuntimeError(f"no dispatcher beat for {silent:.0f} s")
 
+    async def __del__(self) -> None:
+        """Serve awaits this when it replaces the replica."""
+        await self.drain(self._config.drain_s)
+
     # The loops.
 
     async def _take_jobs(self) -> None:
-        """Lease and start jobs one by one while some tier has room."""
+        """Lease and start jobs while some tier has room."""
         while True:
             self._wake.clear()
             async with self._leasing:
-                while (tier := self._free_tier()) is not None:
-                    leased = await self._patiently(self._jobs.lease, self._epoch, 1)
-                    for job in leased:
-                        self._start(job, tier)
-                    if not leased:
-                        break
+                while self._is_open and await self._lease():
+                    pass
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._config.poll_s):
                     await self._wake.wait()
@@ -215,10 +161,12 @@ class Dispatcher:
         """Once per beat: progress and lease renewals in one write, lost attempts dropped."""
         while True:
             await asyncio.sleep(self._config.beat_s)
-            updates = list(self._progress.values())
-            for attempt in await self._patiently(self._jobs.record_progress, updates, self._epoch):
-                if task := self._running.get(attempt):
-                    task.cancel()
+            reports = self._attempts.progress()
+            disowned = await self._patiently(self._jobs.record_progress, reports, self._epoch)
+            if disowned is not None:
+                self._attempts.written(reports)
+                self._attempts.cancel(disowned)
+                await self._patiently(self._jobs.expire, self._epoch)
             self._last_beat = time.monotonic()
 
     async def _watch_replicas(self) -> None:
@@ -229,85 +177,43 @@ class Dispatcher:
             except Exception:
                 log.warning("the Serve controller does not answer", exc_info=True)
             else:
-                self._slots.note_replicas(counts)
-                for attempt in self._slots.stranded():
-                    self._running[attempt].cancel()
+                self._fleet.note_replicas(counts)
+                self._attempts.cancel(self._fleet.stranded())
+                self._wake.set()
             await asyncio.sleep(self._config.beat_s)
 
-    # One attempt and its end.
+    # One round of leases.
 
-    def _free_tier(self) -> Tier | None:
-        paused = time.monotonic() < self._pause[0]
-        return None if self._closed or paused else self._slots.free(len(self._running))
+    @property
+    def _is_open(self) -> bool:
+        # Jobs past the denoisers hold no slot; more than this would pile up there.
+        full = len(self._attempts) > 2 * self._fleet.slots
+        return not (self._closed or full or self._attempts.pause[0])
 
-    def _start(self, job: Job, tier: Tier) -> None:
-        attempt = job.current_attempt
-        for other, task in self._running.items():
-            if other.job_id == attempt.job_id:  # its lease ran out under us: it owns nothing now
-                task.cancel()
+    async def _lease(self) -> bool:
+        """Start what should run now; whether anything did."""
+        waiting = await self._patiently(self._jobs.waiting, self._config.candidates)
+        if not waiting:
+            self._fleet.plan((), 0, self._config.ageing_s)
+            return False
+        counts = await asyncio.to_thread(self._jobs.counts)
+        queued = counts[JobStatus.QUEUED]
+        plan, misfits = self._fleet.plan(waiting, queued, self._config.ageing_s)
+        wanted = plan.starts | {job.id: "" for job in misfits}
+        leased = await self._patiently(self._jobs.lease, self._epoch, wanted) if wanted else ()
+        for job in leased or ():
+            self._attempts.start(job)
+        return bool(leased)
 
-        def ended(_: asyncio.Task[None]) -> None:
-            del self._running[attempt]
-            self._progress.pop(attempt, None)
-            tier.denoising.discard(attempt)
-            self._wake.set()
-
-        tier.denoising.add(attempt)
-        self._running[attempt] = asyncio.create_task(self._attempt(job, tier))
-        self._running[attempt].add_done_callback(ended)
-
-    async def _attempt(self, job: Job, tier: Tier) -> None:
-        outcome, write = await self._outcome(job, tier)
+    async def _patiently(self, call: Any, *args: Any) -> Any:
+        """A store that is away must not end a loop, nor a newer Dispatcher make us unwell: None."""
         try:
-            await asyncio.to_thread(write)
-        except (StaleAttempt, IllegalTransition):
-            outcome = "stale"
-        except StorageError:
-            log.exception("the end of %s is not written; its lease will run out", job.id)
-            outcome = "unrecorded"
-        metrics.ATTEMPTS.inc(tags={"outcome": outcome})
-        log.info("job %s attempt %d: %s", job.id, job.attempt, outcome)
-
-    async def _outcome(self, job: Job, tier: Tier) -> tuple[str, Callable[[], object]]:
-        """Run the job; how it ended, and the write that records it."""
-        attempt = job.current_attempt
-        try:
-            video = await self.run(job, tier)
-        except asyncio.CancelledError:
-            return "released", partial(self._jobs.release, attempt, "worker_lost", charge=False)
-        except Exception as error:
-            verdict = judge(error)
-            log.warning("job %s attempt %d: %s", job.id, attempt.number, verdict, exc_info=error)
-            if verdict.retry is Retry.NO:
-                return "failed", partial(self._jobs.fail, attempt, verdict.code, verdict.message)
-            if verdict.retry is Retry.FREE:
-                self._take_a_break(verdict.message)
-            charge = verdict.retry is Retry.CHARGED
-            return "released", partial(self._jobs.release, attempt, verdict.code, charge=charge)
-        self._pause = (0.0, 0.0, "")
-        return "completed", partial(self._jobs.complete, attempt, video)
-
-    def _take_a_break(self, reason: str) -> None:
-        """Lease nothing for a while, twice as long each time until a job succeeds."""
-        until, length, _ = self._pause
-        if time.monotonic() >= until:
-            length = min(_LONGEST_PAUSE_S, max(1.0, 2 * length))
-            self._pause = (time.monotonic() + length, length, reason)
-
-    def _report(self, job: Job, stage: Stage, step: int = 0) -> None:
-        self._progress[job.current_attempt] = Progress(job.current_attempt, stage, step)
-
-    async def _patiently(self, call: Any, *args: Any) -> list[Any]:
-        """A store that is away must not end a loop, nor a newer Dispatcher make us unwell."""
-        try:
-            found: list[Any] = await asyncio.to_thread(call, *args)
+            return await asyncio.to_thread(call, *args)
         except StoreUnavailable:
             log.exception("the job table does not answer")
-            return []
         except StaleDispatcher as e:
             self._closed = str(e)  # what runs may end: its fence still holds until re-leased
-            return []
-        return found
+        return None
 
     async def _replica_counts(self) -> dict[str, int]:
         """Running replicas of every deployment of this application."""
@@ -317,18 +223,3 @@ class Dispatcher:
             name: deployment.replica_states.get("RUNNING", 0)
             for name, deployment in status.applications[app].deployments.items()
         }
-
-
-async def _finished(call: Callable[[], Any]) -> Any:
-    """Await a stage: again where its replica died, and stop it where we are stopped ourselves."""
-    for tries_left in reversed(range(_STAGE_TRIES)):
-        response = call()
-        try:
-            return await response
-        except WORKER_LOST:
-            if tries_left == 0:
-                raise
-        except BaseException:
-            response.cancel()
-            raise
-    raise AssertionError("unreachable")

@@ -7,7 +7,13 @@ from enum import Enum
 import ray.exceptions
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
-from diffusion.errors import DiffusionError, OutOfMemory
+from diffusion.errors import (
+    DeadlineExceeded,
+    DiffusionError,
+    EngineBroken,
+    OutOfMemory,
+    Preempted,
+)
 from storage.errors import StorageError, StoreMisconfigured, StoreUnavailable
 from video.errors import VideoError
 
@@ -23,7 +29,8 @@ _ATTEMPT_LOST = (*WORKER_LOST, ray.exceptions.ObjectLostError, RayServeException
 class Retry(Enum):
     NO = "no"  # the job fails
     CHARGED = "charged"  # again, and it counts against the job's attempts
-    FREE = "free"  # again later: the job is not to blame
+    AT_ONCE = "at_once"  # again, uncharged: it was only moved
+    LATER = "later"  # again after a pause, uncharged: the cluster is unwell
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +45,18 @@ def judge(error: Exception) -> Verdict:
     # Ray wraps what a replica raised in a class of its own that is also an instance of ours.
     said = str(getattr(error, "cause", error)).partition("\n")[0]
     if isinstance(error, INFRASTRUCTURE):
-        return Verdict("store_unavailable", said, Retry.FREE)
+        return Verdict("store_unavailable", said, Retry.LATER)
     if isinstance(error, OutOfMemory):
         return Verdict("out_of_memory", said, Retry.NO)
     if isinstance(error, VideoError):
         code = getattr(error, "code", "encode_failed")
         return Verdict(code, said, Retry.CHARGED if error.retryable else Retry.NO)
+    if isinstance(error, Preempted):
+        return Verdict("preempted", said, Retry.AT_ONCE)
+    if isinstance(error, DeadlineExceeded):
+        return Verdict("deadline_exceeded", said, Retry.NO)
+    if isinstance(error, EngineBroken):
+        return Verdict("worker_lost", said, Retry.CHARGED)
     if isinstance(error, DiffusionError) and error.retryable:
         return Verdict("internal", said, Retry.CHARGED)
     if isinstance(error, _ATTEMPT_LOST):

@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import json
+import logging
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from pydantic import Field
 from cluster.stage import StageConfig
 from deployments.decoder import Decoded
 from deployments.timing import Stopwatch
+from diffusion.params import SamplingParams
 from monitoring import metrics
 from storage import keys
+from storage.errors import StorageError
 from storage.jobs import PIPELINE_VERSION, Attempt, JobRequest, VideoFile
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from video.errors import EncodeFailed
@@ -25,6 +28,8 @@ from video.stills import poster, spritesheet
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 
 class VideoEncoderConfig(StageConfig):
@@ -55,6 +60,7 @@ class VideoEncoder:
     async def encode(
         self,
         request: JobRequest,
+        sampling: SamplingParams,
         attempt: Attempt,
         decoded: Decoded,
         timings: dict[str, float],
@@ -62,12 +68,15 @@ class VideoEncoder:
     ) -> VideoFile:
         """Publish the frames behind `decoded` as the result of `request`.
 
+        `sampling` is what was made: the request's own, or less where memory ran out.
+
         Whoever commits first wins; a loser adopts the winner's result and drops its own files.
         Raises EncodeFailed if the written file is not a publishable MP4, StoreUnavailable.
         """
         frames: NDArray[np.uint8] = await decoded.frames
         async with self._lock:
-            encoded = await asyncio.to_thread(self._encode, request, frames, timings, warnings)
+            made = replace(request, sampling=sampling)
+            encoded = await asyncio.to_thread(self._encode, made, frames, timings, warnings)
         for stage in ("interpolation", "video_encoding"):
             metrics.STAGE_SECONDS.observe(encoded.timings[stage], tags={"stage": stage})
 
@@ -82,6 +91,7 @@ class VideoEncoder:
             )
             video = _video_file(request, attempt, encoded)
             committed = await asyncio.to_thread(self._commit, request, video, folder)
+            await asyncio.to_thread(self._forget_checkpoints, request)
         metrics.STAGE_SECONDS.observe(watch.seconds, tags={"stage": "storing"})
         committed.timings.setdefault("storing", watch.seconds)
         return committed
@@ -153,6 +163,12 @@ class VideoEncoder:
             "interpolation": self._config.interpolation.model_dump(),
             "mp4": self._config.mp4.model_dump() | {"codec": self._codec},
         }
+
+    def _forget_checkpoints(self, request: JobRequest) -> None:
+        try:
+            self._store.delete_prefix(keys.checkpoints_prefix(request.id))
+        except StorageError:  # what stays is swept later; the video is published
+            log.warning("the checkpoints of %s stay", request.id, exc_info=True)
 
     def _commit(self, request: JobRequest, video: VideoFile, folder: str) -> VideoFile:
         key = keys.result_key(request.tenant, request.result_id)

@@ -20,6 +20,13 @@ def open_device(kind: str, num_gpus: float, threads: int) -> torch.device:
     return device
 
 
+def memory_bytes(device: torch.device, num_gpus: float) -> float | None:
+    """What open_device left this process of its card; None for a CPU, which is not rationed."""
+    if device.type == "cpu":
+        return None
+    return torch.cuda.get_device_properties(device).total_memory * min(1.0, num_gpus)
+
+
 @contextmanager
 def within_memory() -> Iterator[None]:
     """Turn the allocator's failure into our OutOfMemory and give back what it had cached, so that

@@ -3,9 +3,13 @@
 DiffusionError
 ├── WeightsUnusable   folder or hub id is not an I2VGen-XL checkpoint: mend the configuration
 ├── WeightsMismatch   this node's files differ from the cluster's: mend the node
-├── OutOfMemory       the device's memory did not suffice: ask for less
+├── OutOfMemory       the device's memory did not suffice, on every rung: larger card, smaller clip
 ├── UnsupportedSize   sides are not what this checkpoint can make: change the request
-└── NonFiniteLatents  NaN or Inf came out of the UNet: retry (the only retryable one)
+├── NonFiniteLatents  NaN or Inf came out of the UNet, twice: retry
+├── CheckpointMismatch  a checkpoint is of another request, weights or code: begin again
+├── DeadlineExceeded  nobody wants the clip any more
+├── EngineBroken      the device or its driver failed: retry on another replica
+└── Preempted         the replica leaves; a checkpoint was handed out: go on elsewhere, retryable
 
 Constructors take positional arguments only: keyword-only ones lose their type over a Ray handle.
 """
@@ -60,3 +64,33 @@ class NonFiniteLatents(DiffusionError):
 
     def __str__(self) -> str:
         return f"the UNet returned NaN or Inf at step {self.step}"
+
+
+class CheckpointMismatch(DiffusionError):
+    """The message says what differs."""
+
+
+class DeadlineExceeded(DiffusionError):
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+    def __str__(self) -> str:
+        return f"the deadline passed after step {self.step}"
+
+
+class EngineBroken(DiffusionError):
+    """The message is the error that broke it."""
+
+    retryable = True
+
+
+class Preempted(DiffusionError):
+    retryable = True
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+    def __str__(self) -> str:
+        return f"the replica left after step {self.step}"

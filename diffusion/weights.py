@@ -35,6 +35,7 @@ class ImageModel:
 class DenoisingModel:
     unet: Any
     scheduler: Any  # a template: every request gets its own instance by from_config
+    revision: str  # of the checkpoint, see diffusion.model_folder.model_revision
 
     @property
     def device(self) -> torch.device:
@@ -64,11 +65,12 @@ def load_image_model(folder: ModelFolder, device: torch.device, dtype: torch.dty
 
 
 def load_denoising_model(
-    folder: ModelFolder, device: torch.device, dtype: torch.dtype
+    folder: ModelFolder, device: torch.device, dtype: torch.dtype, revision: str
 ) -> DenoisingModel:
     return DenoisingModel(
         _load(I2VGenXLUNet, folder, "unet", device, dtype),
         DDIMScheduler.from_pretrained(folder.path, subfolder="scheduler"),
+        revision,
     )
 
 

@@ -32,3 +32,18 @@ RESULTS_ADOPTED = Counter(
     "shopreel_duplicate_commits_suppressed_total",
     description="Finished attempts that found the same result already committed.",
 )
+CHECKPOINTS = Counter(
+    "shopreel_checkpoints_total",
+    description="Checkpoints of running clips, by whether they could be stored.",
+    tag_keys=("outcome",),
+)
+CHECKPOINT_BYTES = Counter(
+    "shopreel_checkpoint_bytes_total",
+    description="Bytes of stored checkpoints.",
+)
+JOB_EVENTS = Counter(
+    "shopreel_job_events_total",
+    description="What went otherwise than planned on a job's way: rungs of the memory ladder,"
+    " preemptions, resumptions.",
+    tag_keys=("kind",),
+)

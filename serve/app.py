@@ -18,6 +18,9 @@ from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from cluster.calibration import load_calibrations
+from cluster.cost import CostModel
+from cluster.ladder import Floor
 from cluster.stage import StageConfig
 from deployments.decoder import Decoder
 from deployments.denoiser import Denoiser
@@ -25,7 +28,9 @@ from deployments.dispatcher import Dispatcher
 from deployments.image_encoder import ImageEncoder
 from deployments.text_encoder import TextEncoder
 from deployments.video_encoder import VideoEncoder
+from diffusion.memory import Architecture
 from diffusion.model_folder import ModelCard, ModelFolder
+from serve.admission import Admission
 from serve.config import AppConfig, ConfigError, parse
 from serve.http_api import create_app
 from serve.videos import Videos
@@ -42,10 +47,15 @@ def build_app(args: Mapping[str, Any]) -> Application:
         raise ConfigError("object_store and job_store may be left out for `shopreel up` only")
     config.check_deployable()
     model, store, jobs, stages = config.model, config.object_store, config.job_store, config.stages
-    S3ObjectStore(store).check()  # one visible result stands on conditional PUT
+    objects = S3ObjectStore(store)
+    objects.check()  # one visible result stands on conditional PUT
     folder = ModelFolder.open(model)
     digests = folder.digests()
     card = ModelCard.of(model, folder, digests)
+    measured = load_calibrations(objects, config.tiers)
+    cost = CostModel(Architecture.of(folder), config.tiers, model, measured)
+    standard = config.presets["standard"]
+    floor = Floor(standard.area_px, standard.num_frames, card.size_multiple)
 
     text_encoder = _stage(TextEncoder, stages.text_encoder).bind(
         stages.text_encoder, model, digests
@@ -54,22 +64,22 @@ def build_app(args: Mapping[str, Any]) -> Application:
         stages.image_encoder, model, digests, store, config.limits.photo
     )
     denoisers = [
-        _stage(Denoiser, tier, tier.deployment_name).bind(tier, model, digests)
+        _stage(Denoiser, tier, tier.deployment_name).bind(tier, model, digests, store)
         for tier in config.tiers
     ]
-    decoder = _stage(Decoder, stages.decoder).bind(stages.decoder, model, digests)
+    decoder = _stage(Decoder, stages.decoder).bind(stages.decoder, model, digests, store)
     video_encoder = _stage(VideoEncoder, stages.video_encoder).bind(stages.video_encoder, store)
     dispatcher = serve.deployment(**stages.dispatcher.options())(Dispatcher).bind(
         stages.dispatcher,
         jobs,
         config.tiers,
-        text_encoder,
-        image_encoder,
+        cost,
+        floor,
         denoisers,
-        decoder,
-        video_encoder,
+        [text_encoder, image_encoder, decoder, video_encoder],
     )
-    return _stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI").bind(config, card, dispatcher)
+    api = _stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI")
+    return api.bind(config, card, Admission(cost, floor), dispatcher)
 
 
 def _stage(cls: Any, config: StageConfig, name: str | None = None) -> Any:
@@ -79,13 +89,20 @@ def _stage(cls: Any, config: StageConfig, name: str | None = None) -> Any:
 class VideoAPI:
     """The ingress: any replica answers any id, because what it knows is in the stores."""
 
-    def __init__(self, config: AppConfig, model: ModelCard, dispatcher: DeploymentHandle):
+    def __init__(
+        self,
+        config: AppConfig,
+        model: ModelCard,
+        admission: Admission,
+        dispatcher: DeploymentHandle,
+    ):
         assert config.job_store is not None
         assert config.object_store is not None
         self._dispatcher = dispatcher
         self._videos = Videos(
             config,
             model,
+            admission,
             SqlJobStore(config.job_store),
             S3ObjectStore(config.object_store),
             wake=lambda: dispatcher.wake.remote(),

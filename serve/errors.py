@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from cluster.cost import DoesNotFit
 from diffusion.errors import DiffusionError, UnsupportedSize
 from serve.schemas import ErrorDetail, ErrorEnvelope
 from storage.errors import (
@@ -65,6 +66,7 @@ TABLE: dict[type[Exception], _Row] = {
     UnsupportedPhotoType: _Row(415, REQUEST, None, "input_reference"),
     PhotoError: _Row(422, REQUEST, None, "input_reference"),
     UnsupportedSize: _Row(400, REQUEST, "unsupported_size", "size"),
+    DoesNotFit: _Row(422, REQUEST, "does_not_fit", "size"),
     JobNotFound: _Row(404, NOT_FOUND, "video_not_found"),
     ObjectNotFound: _Row(404, NOT_FOUND, "content_not_found"),
     IdempotencyConflict: _Row(409, CONFLICT, "idempotency_conflict", "Idempotency-Key"),
@@ -83,6 +85,7 @@ ANSWERED = (
     StorageError,
     VideoError,
     DiffusionError,
+    DoesNotFit,
 )
 """What `respond` is registered for; anything else is answered by serve.middleware.RequestId."""
 

@@ -2,6 +2,7 @@
 
 import math
 import secrets
+import time
 from typing import TypeVar
 
 import uuid_utils
@@ -56,9 +57,16 @@ def resolve(
             guidance_scale=_given(create.guidance_scale, preset.guidance_scale),
             motion_fps=_given(create.motion_fps, preset.motion_fps),
             seed=_given(create.seed, secrets.randbits(31)),
+            sampler=preset.sampler,
+            timestep_spacing=preset.timestep_spacing,
+            guidance_start=preset.guidance_start,
+            guidance_stop=preset.guidance_stop,
         ),
         output=OutputParams(fit=create.fit, fps=fps, inbetweens=inbetweens),
         preset=create.preset,
+        priority=create.priority,
+        deadline_at=None if create.deadline_s is None else time.time() + create.deadline_s,
+        may_downgrade=create.downgrade == "auto",
         sku=create.sku,
         title=create.title,
         metadata=create.metadata,

@@ -1,5 +1,6 @@
 """The wire: what a caller sends and gets. The shape is OpenAI's Videos API with flat extensions."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -13,13 +14,24 @@ from pydantic import (
 )
 from pydantic.json_schema import models_json_schema
 
-from storage.jobs import Job, JobStatus
+from diffusion.params import Priority
+from storage.jobs import Job, JobEvent, JobStatus
 from video.photo import Fit
 
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
 ]
+
+
+MEMORY_LADDER = (
+    "decode_chunk",
+    "chunked_unet",
+    "solo_rows",
+    "other_tier",
+    "smaller_size",
+    "fewer_frames",
+)
 
 
 class ImageReference(BaseModel):
@@ -59,6 +71,13 @@ class CreateVideo(BaseModel):
     negative_prompt: str | None = None
     seed: int | None = Field(None, ge=0, lt=2**63)
     fit: Fit = Fit.CROP
+    downgrade: Literal["auto", "never"] = Field(
+        "never", description="auto: a smaller clip is better than none where memory runs out"
+    )
+    priority: Priority = Field(Priority.INTERACTIVE, description="batch waits for interactive")
+    deadline_s: float | None = Field(
+        None, gt=0, le=7 * 86_400, description="from now; nobody wants the video later than this"
+    )
     title: str | None = Field(None, max_length=500)
     sku: str | None = Field(None, min_length=1, max_length=200)
     metadata: Metadata = Field(default_factory=dict)
@@ -107,6 +126,20 @@ class Usage(BaseModel):
     gpu_seconds: float = Field(description="seconds in the denoiser")
 
 
+class Downgrade(BaseModel):
+    """What was done otherwise than asked because memory ran out."""
+
+    step: str = Field(
+        description="decode_chunk, chunked_unet, solo_rows and other_tier change no pixel;"
+        " smaller_size and fewer_frames do"
+    )
+    detail: str
+
+    @classmethod
+    def of(cls, events: Iterable[JobEvent]) -> list["Downgrade"]:
+        return [cls(step=e.kind, detail=e.detail) for e in events if e.kind in MEMORY_LADDER]
+
+
 class Video(BaseModel):
     """A job as its caller sees it."""
 
@@ -128,8 +161,11 @@ class Video(BaseModel):
     steps: int
     queue_position: int | None
     attempt: int
+    tier: str | None = Field(description="class of GPU that makes or made it")
     seed: int
     preset: str
+    priority: Priority
+    downgrades: list[Downgrade]
     num_frames: int
     fps: float = Field(description="playback rate of generated frames")
     output_num_frames: int = Field(description="in the file, interpolated ones included")
@@ -145,6 +181,9 @@ class Video(BaseModel):
         request, sampling, output = job.request, job.request.sampling, job.request.output
         result = job.result
         played = (sampling.num_frames - 1) * (output.inbetweens + 1) + 1
+        width, height = sampling.width, sampling.height
+        if result is not None:  # it may be a smaller clip than was asked for
+            width, height, played = result.width, result.height, result.frames
         output_fps = output.fps * (output.inbetweens + 1)
         return cls(
             id=job.id,
@@ -155,7 +194,7 @@ class Video(BaseModel):
             completed_at=None if job.completed_at is None else int(job.completed_at),
             expires_at=None,
             prompt=sampling.prompt,
-            size=f"{sampling.width}x{sampling.height}",
+            size=f"{width}x{height}",
             seconds=f"{played / output_fps:g}",
             error=(
                 VideoError(code=job.error_code, message=job.error_message or job.error_code)
@@ -167,8 +206,11 @@ class Video(BaseModel):
             steps=sampling.num_inference_steps,
             queue_position=queue_position,
             attempt=job.attempt,
+            tier=job.tier,
             seed=sampling.seed,
             preset=request.preset,
+            priority=request.priority,
+            downgrades=Downgrade.of(job.events),
             num_frames=sampling.num_frames,
             fps=output.fps,
             output_num_frames=played,

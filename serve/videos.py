@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffusion.model_folder import ModelCard
+from serve.admission import Admission
 from serve.config import AppConfig
 from serve.errors import CONFLICT, ApiError
 from serve.resolve import resolve
 from serve.schemas import CreateVideo, Video, VideoList
 from storage import keys
 from storage.errors import ObjectNotFound, StorageError
-from storage.job_store import Idempotency, JobStore
+from storage.job_contract import Idempotency, JobStore
 from storage.jobs import Job, JobStatus, VideoFile
 from storage.object_store import ObjectStore
 from video.photo import open_photo
@@ -39,6 +40,7 @@ class Videos:
         self,
         config: AppConfig,
         model: ModelCard,
+        admission: Admission,
         jobs: JobStore,
         objects: ObjectStore,
         wake: Callable[[], object],
@@ -46,6 +48,7 @@ class Videos:
     ):
         self.config = config
         self.model = model
+        self._admission = admission
         self._jobs = jobs
         self._objects = objects
         self._wake = wake
@@ -58,11 +61,12 @@ class Videos:
         """Accept a job: when this returns, the photo, the row and the request are stored.
 
         The job may be the one that stands under the idempotency key; then the second value is
-        True. Raises PhotoError, UnsupportedSize and ApiError, which leave nothing behind,
+        True. Raises PhotoError, UnsupportedSize, DoesNotFit and ApiError, which leave nothing,
         IdempotencyConflict, which leaves the photo, and StorageError.
         """
         opened = await asyncio.to_thread(open_photo, photo, self.config.limits.photo)
         request = resolve(create, opened, tenant, self.model, self.config)
+        self._admission.check(request)
         # The photo first, as a job may be leased as soon as it is a row; the request last, when
         # it is known which job stands.
         await asyncio.to_thread(

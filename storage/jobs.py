@@ -28,7 +28,9 @@ class JobStatus(StrEnum):
 
 
 _TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
-    JobStatus.QUEUED: frozenset({JobStatus.IN_PROGRESS, JobStatus.CANCELLED}),
+    JobStatus.QUEUED: frozenset(
+        {JobStatus.IN_PROGRESS, JobStatus.FAILED, JobStatus.CANCELLED}  # failed: its deadline
+    ),
     JobStatus.IN_PROGRESS: frozenset(
         {JobStatus.QUEUED, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
     ),
@@ -70,6 +72,15 @@ class Attempt:
     job_id: str
     number: int  # 1, 2, ... within the job
     epoch: int  # of the Dispatcher that leased it
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something out of the ordinary on a job's way: a preemption, a smaller clip, another tier."""
+
+    at: float  # Unix seconds
+    kind: str  # a short word for programs: chunked_unet, other_tier, resumed, preempted, ...
+    detail: str  # for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +143,7 @@ class JobRequest:
     @property
     def result_id(self) -> str:
         """Content address of the result: who, which photo, parameters, weights and code."""
-        identity = {
+        identity: dict[str, object] = {
             "tenant": self.tenant,
             "photo": self.photo_sha256,
             "sampling": _without_defaults(self.sampling),
@@ -173,12 +184,14 @@ class Job:
     completed_at: float | None = None
     stage: Stage | None = None
     step: int = 0  # denoising steps done
+    tier: str | None = None  # of the attempt in progress, or of the one that ended the job
     attempt: int = 0  # tries begun
     epoch: int = 0  # of the Dispatcher that holds or held the lease
     lease_until: float | None = None
     result: VideoFile | None = None
     error_code: str | None = None
     error_message: str | None = None
+    events: tuple[JobEvent, ...] = ()  # oldest first, of all attempts; the store keeps the last 50
 
     @property
     def id(self) -> str:

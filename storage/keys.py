@@ -6,7 +6,11 @@ attempts/<job>/<n>/video.mp4         what one try made; garbage unless a result 
                    poster.webp
                    spritesheet.webp
                    manifest.json
+checkpoints/<job>/<n>.safetensors    how far one try's denoising got: one per try, so that a zombie
+                                     overwrites nobody's; who resumes takes the furthest, and the
+                                     commit deletes them all
 results/<tenant>/<result_id>.json    the commit: names the files of the one attempt that won
+calibration/<tier>.json              seconds measured on that class of card
 """
 
 import re
@@ -52,8 +56,21 @@ def manifest_key(attempt: Attempt) -> str:
     return attempt_prefix(attempt) + "manifest.json"
 
 
+def checkpoints_prefix(job_id: str) -> str:
+    """The checkpoints of every try at this job."""
+    return f"checkpoints/{_checked(job_id)}/"
+
+
+def checkpoint_key(attempt: Attempt) -> str:
+    return f"{checkpoints_prefix(attempt.job_id)}{attempt.number}.safetensors"
+
+
 def result_key(tenant: str, result_id: str) -> str:
     return f"results/{_checked(tenant)}/{_checked(result_id)}.json"
+
+
+def calibration_key(tier: str) -> str:
+    return f"calibration/{_checked(tier)}.json"
 
 
 def download_name(created_at: float, job_id: str, sku: str | None) -> str:

@@ -1,7 +1,9 @@
 """The SQL under the job store: its tables, and transactions that lose no acknowledged row."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
@@ -29,8 +31,12 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from diffusion.params import Priority
 from storage.errors import JobNotFound, StoreMisconfigured, StoreUnavailable
-from storage.jobs import Attempt, Job, JobRequest, JobStatus, Stage, VideoFile
+from storage.jobs import Attempt, Job, JobEvent, JobRequest, JobStatus, Stage, VideoFile
+
+EVENTS_KEPT = 50
+"""Per job: what went on lately is of use, and a row must stay small."""
 
 metadata = MetaData()
 
@@ -59,12 +65,15 @@ jobs = Table(
     Column("fingerprint", String(64)),  # of the body that came with the idempotency key
     Column("request", Text, nullable=False),  # JobRequest as JSON
     Column("sku", Text),
+    Column("priority", _words(Priority), nullable=False),
+    Column("deadline_at", Double),
     Column("status", _words(JobStatus), nullable=False),
     Column("created_at", Double, nullable=False),  # this and the times below in Unix seconds
     Column("started_at", Double),
     Column("completed_at", Double),
     Column("stage", _words(Stage)),
     Column("step", Integer, nullable=False, default=0),
+    Column("tier", String(128)),
     Column("attempt", Integer, nullable=False, default=0),  # tries begun: the fence
     Column("failures", Integer, nullable=False, default=0),  # tries that count against the job
     Column("epoch", BigInteger, nullable=False, default=0),
@@ -72,8 +81,10 @@ jobs = Table(
     Column("result", Text),  # VideoFile as JSON
     Column("error_code", String(64)),
     Column("error_message", Text),
+    Column("events", Text, nullable=False, default="[]"),  # JobEvents as JSON
     UniqueConstraint("tenant", "idempotency_key"),
-    Index("jobs_queue", "status", "seq"),
+    Index("jobs_queue", "status", "priority", "tenant", "seq"),
+    Index("jobs_deadlines", "status", "deadline_at"),
     Index("jobs_listing", "tenant", "seq"),
     sqlite_autoincrement=True,  # a deleted row's seq is not given out again
 )
@@ -97,12 +108,18 @@ def row_of(db: Connection, tenant: str, job_id: str, lock: bool = False) -> Row[
 
 
 def owned_by(attempt: Attempt) -> ColumnElement[bool]:
-    """The fence: true for the attempt's job, and only while no later attempt has begun."""
+    """The fence: true for the attempt's job, until it is given back or a later attempt begins."""
     return (
         (jobs.c.id == attempt.job_id)
         & (jobs.c.attempt == attempt.number)
         & (jobs.c.epoch == attempt.epoch)
+        & (jobs.c.status != JobStatus.QUEUED)
     )
+
+
+def with_events(events: str, new: Sequence[JobEvent]) -> str:
+    """The column's text with `new` ones behind."""
+    return json.dumps([*json.loads(events), *map(asdict, new)][-EVENTS_KEPT:])
 
 
 def to_job(row: Row[Any]) -> Job:
@@ -114,12 +131,14 @@ def to_job(row: Row[Any]) -> Job:
         completed_at=row.completed_at,
         stage=row.stage,
         step=row.step,
+        tier=row.tier,
         attempt=row.attempt,
         epoch=row.epoch,
         lease_until=row.lease_until,
         result=VideoFile.from_json(row.result.encode()) if row.result else None,
         error_code=row.error_code,
         error_message=row.error_message,
+        events=tuple(JobEvent(**event) for event in json.loads(row.events)),
     )
 
 

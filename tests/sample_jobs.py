@@ -1,17 +1,24 @@
 """Jobs, a clock and a policy to test the job store with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from diffusion.params import SamplingParams
-from storage.job_store import JobStore
-from storage.jobs import Attempt, JobRequest, OutputParams, VideoFile
+from diffusion.params import Priority, SamplingParams
+from storage.job_store import JobStore, JobStoreConfig
+from storage.jobs import Attempt, Job, JobEvent, JobRequest, OutputParams, VideoFile
 
 LEASE_S = 30.0
 MAX_ATTEMPTS = 3
 VIDEO = VideoFile("r", "v", "p", "s", "m", "0" * 64, 1, 64, 64, 8, 8.0, 1.0, {"denoising": 0.5})
 
 
-def make_request(job_id: str, tenant: str = "shop", sku: str | None = None) -> JobRequest:
+def make_request(
+    job_id: str,
+    tenant: str = "shop",
+    sku: str | None = None,
+    priority: Priority = Priority.INTERACTIVE,
+    deadline_at: float | None = None,
+) -> JobRequest:
     return JobRequest(
         id=job_id,
         tenant=tenant,
@@ -22,6 +29,8 @@ def make_request(job_id: str, tenant: str = "shop", sku: str | None = None) -> J
         sampling=SamplingParams("a bag turns", "", 64, 64, 8, 4, 9.0, 16, seed=1),
         output=OutputParams(fit="crop", fps=8.0, inbetweens=0),
         preset="preview",
+        priority=priority,
+        deadline_at=deadline_at,
         sku=sku,
         metadata={"k": "värde"},
     )
@@ -37,10 +46,25 @@ class Clock:
         return self.now
 
 
-def ways_out(store: JobStore) -> list[Callable[[Attempt], object]]:
+def store_config(folder: Path) -> JobStoreConfig:
+    url = f"sqlite:///{folder / 'jobs.sqlite'}"
+    return JobStoreConfig(url=url, lease_s=LEASE_S, max_attempts=MAX_ATTEMPTS)
+
+
+def lease_next(store: JobStore, epoch: int, limit: int) -> list[Job]:
+    """The plain order: interactive before batch, then in order of creation."""
+    return store.lease(epoch, {job.id: "cpu" for job in store.waiting(limit)[:limit]})
+
+
+def lease_one(store: JobStore, epoch: int) -> Attempt:
+    (job,) = lease_next(store, epoch, 1)
+    return job.current_attempt
+
+
+def ways_out(store: JobStore, events: Sequence[JobEvent] = ()) -> list[Callable[[Attempt], object]]:
     """The three ways out of an attempt."""
     return [
-        lambda attempt: store.complete(attempt, VIDEO),
-        lambda attempt: store.fail(attempt, "internal", ""),
-        lambda attempt: store.release(attempt, "internal"),
+        lambda attempt: store.complete(attempt, VIDEO, events),
+        lambda attempt: store.fail(attempt, "internal", "", events),
+        lambda attempt: store.release(attempt, "internal", events=events),
     ]

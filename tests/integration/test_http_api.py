@@ -19,8 +19,11 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from starlette.testclient import TestClient
 
+from cluster.cost import CostModel
+from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from diffusion.model_folder import ModelCard, ModelConfig
+from serve.admission import Admission
 from serve.app import VideoAPI
 from serve.config import AppConfig
 from serve.http_api import create_app
@@ -28,8 +31,10 @@ from serve.videos import Videos
 from storage import keys
 from storage.errors import StorageError, StoreUnavailable
 from storage.job_store import JobStoreConfig, Progress, SqlJobStore
-from storage.jobs import Job, Stage, VideoFile
+from storage.jobs import Job, JobEvent, Stage, VideoFile
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
+from tests.sample_jobs import lease_next
+from tests.sample_model import ARCHITECTURE
 
 CARD = ModelCard("tiny-random", "0" * 64, size_multiple=16)
 
@@ -54,11 +59,17 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", compress(bytes(1 << 20)))
 
 
+def admission(config: AppConfig) -> Admission:
+    cost = CostModel(ARCHITECTURE, config.tiers, config.model, {})
+    return Admission(cost, Floor(area_px=512**2, num_frames=16, size_multiple=64))
+
+
 class Service:
     """The API in process, with its stores at hand."""
 
-    def __init__(self, s3: ObjectStoreConfig, folder: Path):
-        config = AppConfig(
+    def __init__(self, s3: ObjectStoreConfig, folder: Path, config: AppConfig | None = None):
+        self.folder = folder
+        config = config or AppConfig(
             model=ModelConfig(source="tiny"),
             object_store=s3,
             job_store=JobStoreConfig(url=f"sqlite:///{folder / 'jobs.sqlite'}"),
@@ -70,7 +81,15 @@ class Service:
         self.woken = 0
         self.broken: list[str] = []
         app = create_app(
-            Videos(config, CARD, self.jobs, self.objects, self._wake, self._dispatcher_broken)
+            Videos(
+                config,
+                CARD,
+                admission(config),
+                self.jobs,
+                self.objects,
+                self._wake,
+                self._dispatcher_broken,
+            )
         )
         self.config = config
         self.http = TestClient(app, base_url="http://127.0.0.1")
@@ -91,7 +110,7 @@ class Service:
 
     def finish(self, video_id: str, video: bytes) -> Job:
         """What the Dispatcher and its stages would do."""
-        (job,) = self.jobs.lease(self.jobs.next_epoch(), 1)
+        (job,) = lease_next(self.jobs, self.jobs.next_epoch(), 1)
         assert job.id == video_id
         attempt = job.current_attempt
         self.objects.put(keys.video_key(attempt), video, "video/mp4")
@@ -294,16 +313,47 @@ def test_hostile_names_never_become_keys(service: Service) -> None:
 def test_progress_is_told_while_it_runs(service: Service) -> None:
     video_id = service.create().json()["id"]
     epoch = service.jobs.next_epoch()
-    (job,) = service.jobs.lease(epoch, 1)
+    (job,) = lease_next(service.jobs, epoch, 1)
     service.jobs.record_progress([Progress(job.current_attempt, Stage.DENOISING, 25)], epoch)
     video = service.http.get(f"/v1/videos/{video_id}").json()
     assert (video["status"], video["stage"], video["step"]) == ("in_progress", "denoising", 25)
     assert (video["progress"], video["attempt"], video["queue_position"]) == (46, 1, None)
 
 
+def test_what_no_card_can_make_is_refused_with_what_can(service: Service) -> None:
+    tiers = (TierConfig(name="small", num_gpus=1, vram_gb=6),)
+    config = service.config.model_copy(update={"tiers": tiers})
+    assert config.object_store is not None
+    api = Service(config.object_store, service.folder, config)
+    large: dict[str, Any] = {"size": "1280x704", "num_frames": 24}
+    refused = api.create(**large)
+    assert refused.status_code == 422
+    error = refused.json()["error"]
+    assert (error["code"], error["param"]) == ("does_not_fit", "size")
+    assert "the largest of this shape that fits is 768x448, 24 frames" in error["message"]
+    assert not list(api.objects.iter_objects(""))
+    assert api.create(**large, downgrade="auto").status_code == 202
+    assert api.create(size="768x448", num_frames=24).status_code == 202
+
+
+def test_downgrades_and_the_tier_are_told(service: Service) -> None:
+    created = service.create(downgrade="auto", priority="batch", deadline_s=60).json()
+    assert (created["priority"], created["downgrades"], created["tier"]) == ("batch", [], None)
+    epoch = service.jobs.next_epoch()
+    (job,) = lease_next(service.jobs, epoch, 1)
+    assert job.request.deadline_at is not None
+    assert 0 < job.request.deadline_at - job.created_at <= 61
+    events = (JobEvent(1.0, "solo_rows", "out of memory"), JobEvent(2.0, "resumed", "at 3"))
+    progress = Progress(job.current_attempt, Stage.DENOISING, 25, events)
+    service.jobs.record_progress([progress], epoch)
+    video = service.http.get(f"/v1/videos/{created['id']}").json()
+    assert video["downgrades"] == [{"step": "solo_rows", "detail": "out of memory"}]
+    assert video["tier"] == "cpu"
+
+
 def test_a_failed_job_says_why(service: Service) -> None:
     video_id = service.create().json()["id"]
-    (job,) = service.jobs.lease(service.jobs.next_epoch(), 1)
+    (job,) = lease_next(service.jobs, service.jobs.next_epoch(), 1)
     service.jobs.fail(job.current_attempt, "encode_failed", "odd size")
     video = service.http.get(f"/v1/videos/{video_id}").json()
     assert video["status"] == "failed"
@@ -383,7 +433,7 @@ def test_a_video_has_a_weak_etag_that_changes_with_it(service: Service) -> None:
     assert (same.status_code, same.content) == (304, b"")
     assert same.headers["etag"] == first.headers["etag"]
     assert same.headers["openai-poll-after-ms"]
-    service.jobs.lease(service.jobs.next_epoch(), 1)
+    lease_next(service.jobs, service.jobs.next_epoch(), 1)
     changed = service.http.get(path, headers=headers)
     assert (changed.status_code, changed.json()["status"]) == (200, "in_progress")
     assert changed.headers["etag"] != first.headers["etag"]
@@ -599,7 +649,7 @@ class _Dispatcher:
 def test_a_dispatcher_that_cannot_be_asked_is_a_broken_part(
     service: Service, error: Exception, at_once: bool
 ) -> None:
-    api = VideoAPI(service.config, CARD, _Dispatcher(error, at_once))
+    api = VideoAPI(service.config, CARD, admission(service.config), _Dispatcher(error, at_once))
     with TestClient(api.__serve_build_asgi_app__(), base_url="http://127.0.0.1") as http:
         response = http.get("/readyz")
     assert response.status_code == 503

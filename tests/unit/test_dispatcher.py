@@ -10,16 +10,26 @@ from typing import Any
 import pytest
 import ray.exceptions
 
+from cluster.cost import CostModel
+from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, StepDone
 from deployments.dispatcher import Dispatcher, DispatcherConfig
 from deployments.verdict import Retry, judge
-from diffusion.errors import NonFiniteLatents, OutOfMemory
+from diffusion.errors import (
+    DeadlineExceeded,
+    EngineBroken,
+    NonFiniteLatents,
+    OutOfMemory,
+    Preempted,
+)
+from diffusion.model_folder import ModelConfig
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.jobs import Job, JobStatus
 from tests.sample_jobs import MAX_ATTEMPTS, VIDEO, make_request
+from tests.sample_model import ARCHITECTURE
 from video.errors import EncodeFailed
 
 DEATH = ray.exceptions.ActorDiedError()
@@ -111,7 +121,7 @@ class Rig:
         def plain(name: str, value: Any) -> Handle:
             return Handle(lambda: Response(self.stage(name, value)))
 
-        denoised = Denoised(None, {"denoising": 1.0}, "")
+        denoised = Denoised(None, "checkpoints/x", {"denoising": 1.0}, "")
         self.denoisers = [
             Handle(partial(Stream, self.stage("denoise", denoised), self.gates.get(i, self.gate)))
             for i in range(len(self.tiers))
@@ -124,11 +134,10 @@ class Rig:
             DispatcherConfig(poll_s=0.02, beat_s=0.02),
             self.config,
             self.tiers,
-            plain("text", 1),
-            plain("image", 1),
+            CostModel(ARCHITECTURE, self.tiers, ModelConfig(source="tiny"), {}),
+            Floor(area_px=64 * 64, num_frames=8, size_multiple=16),
             self.denoisers,
-            self.decoder,
-            self.video_encoder,
+            [plain("text", 1), plain("image", 1), self.decoder, self.video_encoder],
         )
         return dispatcher
 
@@ -146,7 +155,8 @@ class Rig:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.dispatcher._STORAGE_WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr("deployments.journey._STORAGE_WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr("deployments.dispatcher._HAND_OUT_S", 0.01)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -237,7 +247,7 @@ def test_an_outage_pauses_the_queue_and_fails_nothing(tmp_path: Path) -> None:
         for number in range(4):
             rig.jobs.create(make_request(f"job{number}"))
         await asyncio.sleep(0.5)
-        assert len(rig.denoisers[0].calls) <= 2  # then it waits, instead of burning through all
+        assert len(rig.denoisers[0].calls) <= 3  # then it waits, instead of burning through all
         assert any("S3 is away" in line for line in await dispatcher.not_ready())
         for number in range(4):
             await rig.until(f"job{number}", JobStatus.COMPLETED)
@@ -334,14 +344,14 @@ def test_a_tier_that_lost_its_node_gives_its_jobs_to_another(tmp_path: Path) -> 
     async def scenario() -> None:
         rig = Rig(tmp_path)
         rig.tiers = [
-            TierConfig(name="a100", max_ongoing_requests=1),
-            TierConfig(name="rtx4090", max_ongoing_requests=2),
+            TierConfig(name="a100", tflops=10),
+            TierConfig(name="rtx4090", tflops=20),
         ]
         rig.counts = {"Denoiser-a100": 1, "Denoiser-rtx4090": 1}
         rig.gates[1] = asyncio.Event()  # never set: its card is gone
         dispatcher = await rig.start()
         rig.jobs.create(make_request("job"))
-        while not rig.denoisers[1].calls:  # the tier with the most room
+        while not rig.denoisers[1].calls:  # the tier that would be done first
             await asyncio.sleep(0.01)
         dispatcher.counts = {"Denoiser-a100": 1, "Denoiser-rtx4090": 0}
         rig.jobs.create(make_request("other"))
@@ -354,10 +364,13 @@ def test_a_tier_that_lost_its_node_gives_its_jobs_to_another(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("error", "code", "retry"),
     [
-        (StoreUnavailable("x"), "store_unavailable", Retry.FREE),
-        (StoreMisconfigured("x"), "store_unavailable", Retry.FREE),
+        (StoreUnavailable("x"), "store_unavailable", Retry.LATER),
+        (StoreMisconfigured("x"), "store_unavailable", Retry.LATER),
         (DEATH, "worker_lost", Retry.CHARGED),
         (NonFiniteLatents(3), "internal", Retry.CHARGED),
+        (EngineBroken("CUDA error"), "worker_lost", Retry.CHARGED),
+        (Preempted(3), "preempted", Retry.AT_ONCE),
+        (DeadlineExceeded(3), "deadline_exceeded", Retry.NO),
         (OutOfMemory("tried 2 GiB"), "out_of_memory", Retry.NO),
         (EncodeFailed("odd size"), "encode_failed", Retry.NO),
         (OSError(errno.ENOSPC, "No space left"), "no_space", Retry.NO),

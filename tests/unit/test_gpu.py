@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion import denoise
 from diffusion.decode import decode_latents
 from diffusion.device import open_device
+from diffusion.engine import denoise
 from diffusion.image import encode_image
 from diffusion.model_folder import ModelFolder
 from diffusion.params import SamplingParams
@@ -28,13 +28,10 @@ def clip(
     text = load_text_model(folder, device, dtype)
     frame = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     image = encode_image(load_image_model(folder, device, dtype), frame)
-    model = load_denoising_model(folder, device, dtype)
+    model = load_denoising_model(folder, device, dtype, "tiny")
     prompts = TextCondition(encode_prompt(text, "a mug turns"), encode_prompt(text, "blurry"))
     params = SamplingParams("a mug turns", "blurry", 96, 64, 8, 10, 9.0, 16, 5)
-    state = denoise.begin(model, params, prompts, image)
-    while not state.is_done:
-        denoise.advance(model, state)
-    latents = denoise.latents_of(state)
+    latents = denoise(model, params, prompts, image)
     pixels = decode_latents(load_vae_decoder(folder, device, dtype), latents, chunk_frames=3)
     return latents.latents.to(torch.device("cpu"), torch.float32), pixels
 

@@ -106,6 +106,7 @@ def test_a_reread_request_has_the_same_result_id() -> None:
 
 LEGAL = {
     ("queued", "in_progress"),
+    ("queued", "failed"),
     ("queued", "cancelled"),
     ("in_progress", "queued"),
     ("in_progress", "completed"),

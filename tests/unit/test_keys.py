@@ -22,7 +22,10 @@ def test_the_layout() -> None:
         keys.poster_key(attempt),
         keys.spritesheet_key(attempt),
         keys.manifest_key(attempt),
+        keys.checkpoints_prefix("video_1"),
+        keys.checkpoint_key(attempt),
         keys.result_key("shop", "r1"),
+        keys.calibration_key("rtx4090"),
     ] == [
         "inputs/shop/0f",
         "jobs/video_1/request.json",
@@ -32,7 +35,10 @@ def test_the_layout() -> None:
         "attempts/video_1/2/poster.webp",
         "attempts/video_1/2/spritesheet.webp",
         "attempts/video_1/2/manifest.json",
+        "checkpoints/video_1/",
+        "checkpoints/video_1/2.safetensors",
         "results/shop/r1.json",
+        "calibration/rtx4090.json",
     ]
 
 
@@ -45,6 +51,8 @@ def test_parts_that_could_leave_their_place_are_refused(part: str) -> None:
         lambda: keys.input_key("shop", part),
         lambda: keys.request_key(part),
         lambda: keys.video_key(Attempt(part, 1, 1)),
+        lambda: keys.checkpoint_key(Attempt(part, 1, 1)),
+        lambda: keys.calibration_key(part),
         lambda: keys.result_key(part, "r"),
         lambda: keys.result_key("shop", part),
         lambda: keys.download_name(0.0, part, None),

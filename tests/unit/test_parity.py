@@ -10,12 +10,12 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffusion import denoise
 from diffusion.decode import decode_latents
+from diffusion.engine import denoise
 from diffusion.image import encode_image
 from diffusion.model_folder import ModelFolder
 from diffusion.params import SamplingParams
-from diffusion.state import Latents, TextCondition
+from diffusion.state import TextCondition
 from diffusion.text import encode_prompt
 from diffusion.weights import (
     DenoisingModel,
@@ -49,7 +49,7 @@ def image_model(tiny: ModelFolder) -> ImageModel:
 
 @pytest.fixture(scope="module")
 def denoising_model(tiny: ModelFolder) -> DenoisingModel:
-    return load_denoising_model(tiny, CPU, FP32)
+    return load_denoising_model(tiny, CPU, FP32, "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +89,7 @@ def test_latents_equal_the_stock_pipeline(
     text = TextCondition(
         encode_prompt(text_model, params.prompt), encode_prompt(text_model, params.negative_prompt)
     )
-    state = denoise.begin(denoising_model, params, text, encode_image(image_model, frame))
-    while not state.is_done:
-        denoise.advance(denoising_model, state)
-    ours = denoise.latents_of(state)
+    ours = denoise(denoising_model, params, text, encode_image(image_model, frame))
 
     monkeypatch.setattr(
         DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode()
@@ -128,15 +125,12 @@ def test_the_chunk_size_changes_no_pixel(
     vae: Any, denoising_model: DenoisingModel, text_model: TextModel, image_model: ImageModel
 ) -> None:
     params = SamplingParams("a cup", "", 64, 64, 6, 2, 1.0, 8, 3)
-    state = denoise.begin(
+    latents = denoise(
         denoising_model,
         params,
         TextCondition(encode_prompt(text_model, "a cup"), encode_prompt(text_model, "")),
         encode_image(image_model, photo(64, 64)),
     )
-    while not state.is_done:
-        denoise.advance(denoising_model, state)
-    latents: Latents = denoise.latents_of(state)
     whole = decode_latents(vae, latents, chunk_frames=6)
     chunked = decode_latents(vae, latents, chunk_frames=4).astype(int)
     assert np.abs(whole.astype(int) - chunked).max() <= 1  # one rounding step at most

@@ -1,0 +1,178 @@
+"""The attempts under way: each runs its journey, and its end is written to the job table."""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from deployments.denoiser import Denoised
+from deployments.fleet import Fleet
+from deployments.journey import Journey, Stages
+from deployments.verdict import Retry, judge
+from diffusion.errors import OutOfMemory
+from monitoring import metrics
+from storage.errors import IllegalTransition, StaleAttempt, StorageError
+from storage.job_contract import JobStore, Progress
+from storage.jobs import Attempt, Job, JobEvent, Stage
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_S = 60.0
+
+Write = Callable[..., object]
+"""A way out of an attempt: JobStore.complete, fail or release, waiting for (attempt, events=…)."""
+
+
+class Attempts:
+    """`changed` hears of every slot that becomes free."""
+
+    def __init__(self, jobs: JobStore, fleet: Fleet, stages: Stages, changed: Callable[[], object]):
+        self._jobs = jobs
+        self._fleet = fleet
+        self._stages = stages
+        self._changed = changed
+        self._tasks: dict[Attempt, asyncio.Task[None]] = {}
+        self._at: dict[Attempt, tuple[Stage, int]] = {}
+        self._events: dict[Attempt, list[JobEvent]] = defaultdict(list)  # not yet in the table
+        self._pause = (0.0, 0.0, "")  # until when (monotonic), how long, why
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def tasks(self) -> Sequence["asyncio.Task[None]"]:
+        return list(self._tasks.values())
+
+    @property
+    def pause(self) -> tuple[float, str]:
+        """Seconds for which nothing should be started, and why: the cluster is unwell."""
+        until, _, reason = self._pause
+        return max(0.0, until - time.monotonic()), reason
+
+    def start(self, job: Job) -> None:
+        """Begin the attempt for which `job` was leased, on its tier."""
+        attempt = job.current_attempt
+        self.stop(job.id)  # an earlier one, whose lease ran out under us, owns nothing now
+        if job.tier:
+            self._fleet.enter(job, job.tier)
+        work = self._run(job) if job.tier else self._turn_away(job)
+        self._tasks[attempt] = asyncio.create_task(work)
+        self._tasks[attempt].add_done_callback(lambda _: self._ended(attempt))
+
+    def stop(self, job_id: str) -> None:
+        """Cancel what is under way for a job."""
+        self.cancel([attempt for attempt in self._tasks if attempt.job_id == job_id])
+
+    def cancel(self, attempts: Iterable[Attempt]) -> None:
+        for attempt in attempts:
+            if task := self._tasks.get(attempt):
+                task.cancel()
+
+    def progress(self) -> list[Progress]:
+        """Where each stands, with its events that are not in the table yet."""
+        return [
+            Progress(attempt, stage, step, tuple(self._events[attempt]))
+            for attempt, (stage, step) in self._at.items()
+        ]
+
+    def written(self, reports: Iterable[Progress]) -> None:
+        """These are in the table now."""
+        for report in reports:
+            if report.attempt in self._events:
+                del self._events[report.attempt][: len(report.events)]
+
+    def _ended(self, attempt: Attempt) -> None:
+        del self._tasks[attempt]
+        self._at.pop(attempt, None)
+        self._events.pop(attempt, None)
+        self._fleet.leave(attempt)
+        self._changed()
+
+    async def _run(self, job: Job) -> None:
+        outcome, write = await self._outcome(job)
+        if outcome != "released":
+            self._fleet.forget(job)
+        await self._write(job, outcome, write)
+
+    async def _turn_away(self, job: Job) -> None:
+        """The tiers have changed since the job was accepted."""
+        message = "no tier of this cluster has the memory for it any more"
+        write = partial(self._jobs.fail, code="does_not_fit", message=message)
+        await self._write(job, "failed", write)
+
+    async def _outcome(self, job: Job) -> tuple[str, Write]:
+        """Run the job; how it ended, and the write that records it."""
+        try:
+            video = await self._journey(job).run(self._fleet.tiers[job.tier or ""].denoiser)
+        except asyncio.CancelledError:
+            return "released", self._released("worker_lost", charge=False)
+        except OutOfMemory as error:
+            if rung := self._fleet.step_down(job, self._denoising_tier(job)):
+                self._note(job, JobEvent(time.time(), *rung))
+                return "released", self._released("out_of_memory", charge=False)
+            return "failed", self._failed(error)
+        except Exception as error:
+            verdict = judge(error)
+            log.warning("job %s attempt %d: %s", job.id, job.attempt, verdict, exc_info=error)
+            if verdict.retry is Retry.NO:
+                return "failed", self._failed(error)
+            if verdict.retry is Retry.LATER:
+                self._take_a_break(verdict.message)
+            self._note(job, JobEvent(time.time(), verdict.code, verdict.message))
+            charge = verdict.retry is Retry.CHARGED
+            return "released", self._released(verdict.code, charge)
+        self._pause = (0.0, 0.0, "")
+        return "completed", partial(self._jobs.complete, video=video)
+
+    def _journey(self, job: Job) -> Journey:
+        attempt, tier = job.current_attempt, job.tier or ""
+        sampling = self._fleet.tiers[tier].clips[attempt].sampling
+
+        def report(stage: Stage, step: int) -> None:
+            self._at[attempt] = stage, step
+            self._fleet.note_step(attempt, step)
+
+        def denoised(result: Denoised) -> None:
+            self._fleet.leave(attempt)
+            if seconds := result.timings["denoising"]:
+                self._fleet.cost.observe(tier, sampling, result.resumed_at, seconds)
+            self._changed()
+
+        return Journey(self._stages, job, sampling, report, partial(self._note, job), denoised)
+
+    def _denoising_tier(self, job: Job) -> str | None:
+        """The tier that has the job; None once it is in a stage behind the denoisers."""
+        tier = self._fleet.tiers[job.tier or ""]
+        return tier.config.name if job.current_attempt in tier.clips else None
+
+    async def _write(self, job: Job, outcome: str, write: Write) -> None:
+        attempt = job.current_attempt
+        try:
+            await asyncio.to_thread(write, attempt, events=tuple(self._events[attempt]))
+        except (StaleAttempt, IllegalTransition):
+            outcome = "stale"
+        except StorageError:
+            log.exception("the end of %s is not written; its lease will run out", job.id)
+            outcome = "unrecorded"
+        metrics.ATTEMPTS.inc(tags={"outcome": outcome})
+        log.info("job %s attempt %d: %s", job.id, job.attempt, outcome)
+
+    def _note(self, job: Job, event: JobEvent) -> None:
+        metrics.JOB_EVENTS.inc(tags={"kind": event.kind})
+        self._events[job.current_attempt].append(event)
+
+    def _released(self, reason: str, charge: bool) -> Write:
+        return partial(self._jobs.release, reason=reason, charge=charge)
+
+    def _failed(self, error: Exception) -> Write:
+        verdict = judge(error)
+        return partial(self._jobs.fail, code=verdict.code, message=verdict.message)
+
+    def _take_a_break(self, reason: str) -> None:
+        """Start nothing for a while, twice as long each time until a job succeeds."""
+        until, length, _ = self._pause
+        if time.monotonic() >= until:
+            length = min(_LONGEST_PAUSE_S, max(1.0, 2 * length))
+            self._pause = (time.monotonic() + length, length, reason)

@@ -1,0 +1,88 @@
+"""Checkpoints of a replica's clips in the object store: stored behind the UNet's back, found again.
+
+Every attempt has a key of its own, so one that lost its job unknowingly overwrites nobody's.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from diffusion.errors import CheckpointMismatch
+from diffusion.params import SamplingParams
+from monitoring import metrics
+from storage import keys
+from storage.errors import StorageError
+from storage.jobs import Attempt
+from storage.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from diffusion.checkpoint import Checkpoint
+
+log = logging.getLogger(__name__)
+
+_MEDIA_TYPE = "application/octet-stream"
+
+
+class CheckpointShelf:
+    def __init__(self, store: ObjectStore):
+        self._store = store
+        self._waiting: dict[Attempt, Checkpoint] = {}  # the newest of each that is not stored yet
+        self._storing: dict[Attempt, asyncio.Task[None]] = {}
+
+    def save(self, attempt: Attempt, checkpoint: "Checkpoint") -> None:
+        """Store it soon. One at a time per attempt; a newer one replaces one that still waits."""
+        self._waiting[attempt] = checkpoint
+        if attempt not in self._storing:
+            self._storing[attempt] = asyncio.create_task(self._store_waiting(attempt))
+
+    async def flush(self, attempt: Attempt) -> None:
+        """Wait until what was saved is stored, or could not be."""
+        if task := self._storing.get(attempt):
+            await asyncio.shield(task)
+
+    async def furthest(
+        self, attempt: Attempt, sampling: SamplingParams, model_revision: str
+    ) -> "Checkpoint | None":
+        """What an earlier attempt at the same job left, where this one can go on from it.
+
+        None also when the store does not answer: the clip then begins again.
+        """
+        try:
+            return await asyncio.to_thread(self._furthest, attempt, sampling, model_revision)
+        except StorageError:
+            log.warning("no checkpoint of %s can be read", attempt.job_id, exc_info=True)
+            return None
+
+    def _furthest(
+        self, attempt: Attempt, sampling: SamplingParams, model_revision: str
+    ) -> "Checkpoint | None":
+        from diffusion.checkpoint import Checkpoint
+
+        found = None
+        for number in range(attempt.number - 1, 0, -1):
+            key = keys.checkpoint_key(Attempt(attempt.job_id, number, attempt.epoch))
+            if self._store.stat(key) is None:
+                continue
+            try:
+                checkpoint = Checkpoint.from_bytes(self._store.get(key))
+                checkpoint.check(sampling, model_revision)
+            except CheckpointMismatch as e:
+                log.warning("%s is left alone: %s", key, e)
+                continue
+            if found is None or checkpoint.step > found.step:
+                found = checkpoint
+        return found
+
+    async def _store_waiting(self, attempt: Attempt) -> None:
+        try:
+            while checkpoint := self._waiting.pop(attempt, None):
+                data = await asyncio.to_thread(checkpoint.to_bytes)
+                key = keys.checkpoint_key(attempt)
+                await asyncio.to_thread(self._store.put, key, data, _MEDIA_TYPE)
+                metrics.CHECKPOINTS.inc(tags={"outcome": "stored"})
+                metrics.CHECKPOINT_BYTES.inc(len(data))
+        except StorageError:
+            metrics.CHECKPOINTS.inc(tags={"outcome": "failed"})
+            log.warning("a checkpoint of %s could not be stored", attempt.job_id, exc_info=True)
+        finally:
+            del self._storing[attempt]

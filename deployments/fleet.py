@@ -1,0 +1,221 @@
+"""The denoisers as the Dispatcher sees them: who runs where, who fits where, who comes next."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ray.serve.handle import DeploymentHandle
+
+from cluster.autoscaling import TierWork
+from cluster.cost import CostModel
+from cluster.ladder import Floor, Ladder
+from cluster.placement import Candidate, Plan, TierLoad, place
+from cluster.tiers import TierConfig
+from diffusion.params import Priority, SamplingParams
+from storage.jobs import Attempt, Job
+
+
+@dataclass(slots=True)
+class Clip:
+    """A job that holds a slot of a tier."""
+
+    tenant: str
+    priority: Priority
+    sampling: SamplingParams
+    step: int = 0
+
+
+class Tier:
+    """One deployment of the Denoiser."""
+
+    def __init__(self, config: TierConfig, denoiser: DeploymentHandle):
+        self.config = config
+        self.denoiser = denoiser.options(stream=True)
+        self.replicas = config.min_replicas  # that run
+        self.clips: dict[Attempt, Clip] = {}
+
+    @property
+    def slots(self) -> int:
+        return self.replicas * self.config.max_ongoing_requests
+
+
+class Fleet:
+    """All tiers together. Tiers go by their configured names."""
+
+    def __init__(
+        self,
+        tiers: Sequence[TierConfig],
+        denoisers: Sequence[DeploymentHandle],
+        cost: CostModel,
+        floor: Floor,
+    ):
+        self.tiers = {
+            config.name: Tier(config, denoiser)
+            for config, denoiser in zip(tiers, denoisers, strict=True)
+        }
+        self.cost = cost
+        self.missing: list[str] = []  # deployments that should have a replica and have none
+        self._floor = floor
+        self._ladders: dict[str, Ladder] = {}  # of jobs that ran out of memory, by id
+        self._queued_s: Mapping[str, float] | None = None  # of each tier, since the first plan
+
+    # Who runs where.
+
+    def enter(self, job: Job, tier: str) -> SamplingParams:
+        """The job takes a slot. Returns what is to be made there, which may be a smaller clip."""
+        sampling = self._ladder(job).sampling
+        clip = Clip(job.request.tenant, job.request.priority, sampling)
+        self.tiers[tier].clips[job.current_attempt] = clip
+        return sampling
+
+    def note_step(self, attempt: Attempt, step: int) -> None:
+        for tier in self.tiers.values():
+            if clip := tier.clips.get(attempt):
+                clip.step = step
+
+    def leave(self, attempt: Attempt) -> None:
+        """Its slot is free; no matter if it was already."""
+        for tier in self.tiers.values():
+            tier.clips.pop(attempt, None)
+
+    def note_replicas(self, counts: Mapping[str, int]) -> None:
+        """Take in the running replicas of every deployment, by its name."""
+        for tier in self.tiers.values():
+            tier.replicas = counts.get(tier.config.deployment_name, 0)
+        may_be_empty = {
+            tier.config.deployment_name
+            for tier in self.tiers.values()
+            if self._some_tier_runs or tier.config.min_replicas == 0
+        }
+        self.missing = [n for n, count in counts.items() if count == 0 and n not in may_be_empty]
+
+    def stranded(self) -> Iterable[Attempt]:
+        """Attempts that wait for a tier whose last replica is gone, while another tier runs."""
+        if not self._some_tier_runs:
+            return ()
+        return [
+            attempt
+            for tier in self.tiers.values()
+            if tier.replicas == 0 and tier.config.min_replicas > 0
+            for attempt in tier.clips
+        ]
+
+    # Who fits where.
+
+    def step_down(self, job: Job, tier: str | None) -> tuple[str, str] | None:
+        """The job ran out of memory, on `tier` or in a stage behind it: what to try next, as
+        (rung, words), None when nothing is left."""
+        floor = self._floor if job.request.may_downgrade else None
+        step = self._ladder(job).step_down(tier, self.cost.tiers_for, floor)
+        if step is None:
+            return None
+        self._ladders[job.id], kind, detail = step
+        return kind, detail
+
+    def forget(self, job: Job) -> None:
+        """The job has ended."""
+        self._ladders.pop(job.id, None)
+
+    def _ladder(self, job: Job) -> Ladder:
+        return self._ladders.get(job.id) or Ladder(job.request.sampling)
+
+    # Who comes next.
+
+    def plan(self, waiting: Sequence[Job], queued: int, ageing_s: float) -> tuple[Plan, list[Job]]:
+        """Which of the `waiting` jobs, the first of `queued`, start now and where; and those that
+        fit no tier."""
+        candidates, misfits = [], []
+        for job in waiting:
+            ladder = self._ladder(job)
+            if tiers := ladder.tiers(self.cost.tiers_for):
+                seconds = {tier: self.cost.seconds(ladder.sampling, tier) for tier in tiers}
+                candidates.append(_candidate(job, seconds))
+            else:
+                misfits.append(job)
+        plan = place(candidates, self._loads(), self._in_flight_s(), time.time(), ageing_s)
+        self._note_queued(candidates, plan, queued)
+        return plan, misfits
+
+    def autoscaling_stats(self) -> dict[str, float]:
+        """What cluster.autoscaling:policy sizes the tiers by."""
+        stats: dict[str, float] = {}
+        if self._queued_s is None:
+            return stats
+        for name, tier in self.tiers.items():
+            work = TierWork(
+                backlog_gpu_s=self._queued_s.get(name, 0.0)
+                + sum(self._left_s(name, clip) for clip in tier.clips.values()),
+                slo_s=tier.config.slo_s,
+                in_flight=len(tier.clips),
+                slots_per_replica=tier.config.max_ongoing_requests,
+            )
+            stats |= work.stats(tier.config.deployment_name)
+        return stats
+
+    def _note_queued(self, candidates: Sequence[Candidate], plan: Plan, queued: int) -> None:
+        """What stays queued is work of the tier it waits for; what was not looked at is taken to be
+        like what was."""
+        seconds: dict[str, float] = defaultdict(float)
+        by_id = {candidate.job_id: candidate for candidate in candidates}
+        for job_id, tier in plan.held.items():
+            seconds[tier] += by_id[job_id].seconds[tier]
+        unseen = max(0, queued - len(candidates))
+        scale = 1 + unseen / max(1, len(plan.held))
+        self._queued_s = {tier: s * scale for tier, s in seconds.items()}
+
+    def _loads(self) -> dict[str, TierLoad]:
+        return {name: self._load(tier) for name, tier in self.tiers.items()}
+
+    def _load(self, tier: Tier) -> TierLoad:
+        config = tier.config
+        load = TierLoad(
+            name=config.name,
+            replicas=tier.replicas,
+            slots=config.max_ongoing_requests,
+            batch_slots=config.batch_slots,
+            cold_start_s=config.cold_start_s,
+            starts_from_zero=config.min_replicas == 0,
+            in_flight=len(tier.clips),
+        )
+        for clip in tier.clips.values():
+            if clip.priority is Priority.BATCH:
+                load.batch_in_flight += 1
+                load.batch_s += self._left_s(config.name, clip)
+            else:
+                load.interactive_s += self._left_s(config.name, clip)
+        return load
+
+    def _left_s(self, tier: str, clip: Clip) -> float:
+        return self.cost.seconds(clip.sampling, tier, clip.step)
+
+    def _in_flight_s(self) -> dict[str, float]:
+        seconds: dict[str, float] = defaultdict(float)
+        for name, tier in self.tiers.items():
+            for clip in tier.clips.values():
+                seconds[clip.tenant] += self._left_s(name, clip)
+        return seconds
+
+    @property
+    def slots(self) -> int:
+        return sum(tier.slots for tier in self.tiers.values())
+
+    @property
+    def is_denoising(self) -> bool:
+        return any(tier.clips for tier in self.tiers.values())
+
+    @property
+    def _some_tier_runs(self) -> bool:
+        return any(tier.replicas for tier in self.tiers.values())
+
+
+def _candidate(job: Job, seconds: Mapping[str, float]) -> Candidate:
+    request = job.request
+    return Candidate(
+        job_id=job.id,
+        tenant=request.tenant,
+        priority=request.priority,
+        created_at=job.created_at,
+        deadline_at=request.deadline_at,
+        seconds=seconds,
+    )

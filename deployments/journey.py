@@ -1,0 +1,136 @@
+"""The way of one video through the stages."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.decoder import Decoded
+from deployments.denoiser import Denoised, DenoiseOrder, StepDone
+from deployments.verdict import WORKER_LOST
+from diffusion.params import SamplingParams
+from storage.errors import StoreUnavailable
+from storage.jobs import Job, JobEvent, Stage, VideoFile
+
+_STAGE_TRIES = 3
+_STORAGE_WAITS_S = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The deployments beside the denoisers."""
+
+    text_encoder: DeploymentHandle
+    image_encoder: DeploymentHandle
+    decoder: DeploymentHandle
+    video_encoder: DeploymentHandle
+
+
+class Journey:
+    """One attempt at one job. `report` hears of every stage and step, `note` of what goes
+    otherwise than planned, and `denoised` of the moment when the slot is free again."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        job: Job,
+        sampling: SamplingParams,
+        report: Callable[[Stage, int], None],
+        note: Callable[[JobEvent], None],
+        denoised: Callable[[Denoised], None],
+    ):
+        self._stages = stages
+        self._job = job
+        self._sampling = sampling  # a smaller clip than was asked for, where memory ran out
+        self._report, self._note, self._denoised = report, note, denoised
+
+    async def run(self, denoiser: DeploymentHandle) -> VideoFile:
+        """The way of one video."""
+        sampling, request = self._sampling, self._job.request
+        self._report(Stage.ENCODING, 0)
+        text = self._stages.text_encoder.encode.remote(sampling.prompt, sampling.negative_prompt)
+        image = self._stages.image_encoder.encode.remote(
+            request.photo_key, sampling.width, sampling.height, request.output.fit
+        )
+        denoised = await self._denoise(denoiser, text, image)
+        self._denoised(denoised)
+
+        self._report(Stage.DECODING, sampling.num_inference_steps)
+        decoded: Decoded = await _finished(lambda: self._stages.decoder.decode.remote(denoised))
+        for event in decoded.events:
+            self._note(event)
+
+        timings = {**denoised.timings, "decoding": decoded.seconds}
+        return await self._publish(decoded, timings, _warnings(denoised))
+
+    async def _denoise(self, denoiser: DeploymentHandle, text: Any, image: Any) -> Denoised:
+        """`text` and `image` are responses, not values: they go to the Denoiser without us."""
+        job = self._job
+        order = DenoiseOrder(
+            job.current_attempt, self._sampling, job.request.priority, job.request.deadline_at
+        )
+        events = denoiser.denoise.remote(order, text, image)
+        try:
+            async for event in events:
+                if isinstance(event, StepDone):
+                    self._report(Stage.DENOISING, event.step)
+                elif isinstance(event, JobEvent):
+                    self._note(event)
+                else:
+                    result: Denoised = event
+        except BaseException:
+            for response in (events, text, image):
+                response.cancel()
+            raise
+        return result
+
+    async def _publish(
+        self, decoded: Decoded, timings: dict[str, float], warnings: Sequence[str]
+    ) -> VideoFile:
+        """Encode and store; a store that is away must not cost the denoising that was paid for."""
+        steps = self._sampling.num_inference_steps
+
+        def call() -> Any:
+            return self._stages.video_encoder.encode.remote(
+                self._job.request,
+                self._sampling,
+                self._job.current_attempt,
+                decoded,
+                timings,
+                warnings,
+            )
+
+        for wait_s in (*_STORAGE_WAITS_S, None):
+            self._report(Stage.ENCODING_VIDEO, steps)
+            try:
+                video: VideoFile = await _finished(call)
+            except StoreUnavailable:
+                if wait_s is None:
+                    raise
+                self._report(Stage.WAITING_STORAGE, steps)
+                await asyncio.sleep(wait_s)
+            else:
+                break
+        return video
+
+
+def _warnings(denoised: Denoised) -> list[str]:
+    dropped = denoised.dropped_prompt
+    return [f"the prompt was too long; left out: {dropped!r}"] if dropped else []
+
+
+async def _finished(call: Callable[[], Any]) -> Any:
+    """Await a stage: again where its replica died, and stop it where we are stopped ourselves."""
+    for tries_left in reversed(range(_STAGE_TRIES)):
+        response = call()
+        try:
+            return await response
+        except WORKER_LOST:
+            if tries_left == 0:
+                raise
+        except BaseException:
+            response.cancel()
+            raise
+    raise AssertionError("unreachable")

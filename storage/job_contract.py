@@ -1,0 +1,123 @@
+"""What a job store promises: the JobStore interface and the types that only its methods take."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from storage.jobs import Attempt, Job, JobEvent, JobRequest, JobStatus, Stage, VideoFile
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A caller's promise that two submissions are one."""
+
+    key: str  # unique within the tenant
+    fingerprint: str  # sha256 of the body as it came: the seed drawn here is not part of it
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    attempt: Attempt
+    stage: Stage
+    step: int  # denoising steps done
+    events: tuple[JobEvent, ...] = ()  # since the last report
+
+
+class JobStore(Protocol):
+    """Jobs and their order. Synchronous (use asyncio.to_thread), safe from several threads and
+    processes; every method may raise StoreUnavailable, which is worth a retry."""
+
+    def create(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
+        """Queues the job. When its id or idempotency key is known already, returns the job that
+        stands, so `job.id != request.id` tells a replay. Raises IdempotencyConflict when the key
+        came with another body."""
+        ...
+
+    def get(self, tenant: str, job_id: str) -> Job:
+        """Raises JobNotFound, for another tenant's job too."""
+        ...
+
+    def list_jobs(
+        self,
+        tenant: str,
+        *,
+        limit: int,
+        after: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+        status: JobStatus | None = None,
+        sku: str | None = None,
+    ) -> list[Job]:
+        """In order of creation, from behind job `after` on; JobNotFound when that is unknown."""
+        ...
+
+    def cancel(self, tenant: str, job_id: str) -> Job:
+        """A job that has ended stays as it ended. Raises JobNotFound."""
+        ...
+
+    def delete(self, tenant: str, job_id: str) -> Job:
+        """Forgets the job, whatever its state, and returns what it was. Raises JobNotFound."""
+        ...
+
+    def next_epoch(self) -> int:
+        """Registers a Dispatcher that starts. From now on older ones can neither lease nor renew;
+        what they have in flight may still end, until its lease runs out and it is leased anew."""
+        ...
+
+    def waiting(self, per_tenant: int) -> list[Job]:
+        """The candidates for `lease`: of every tenant the first `per_tenant` interactive and the
+        first `per_tenant` batch jobs, queued or in progress with a lease that ran out (those that
+        `lease` will fail included). Interactive before batch, then in order of creation. Costs what
+        it returns, however long the backlog. ValueError below 1."""
+        ...
+
+    def lease(self, epoch: int, job_ids: Mapping[str, str]) -> list[Job]:
+        """Begins an attempt of these jobs (id -> name of the tier it goes to), and returns them in
+        this order, each with a new attempt number, its fence. Left out are those that wait no more:
+        another Dispatcher was quicker, or a cancel. A lease that ran out is a failure of its job:
+        those with no attempt left, named here or not, fail as `worker_lost`.
+        Raises StaleDispatcher."""
+        ...
+
+    def expire(self, epoch: int) -> list[str]:
+        """Fails the queued jobs whose deadline has passed as `deadline_exceeded`; their ids.
+        Raises StaleDispatcher."""
+        ...
+
+    def owned(self, attempts: Sequence[Attempt]) -> set[Attempt]:
+        """Those whose job is in progress and theirs; the others work for nobody. Renews nothing."""
+        ...
+
+    def record_progress(self, updates: Sequence[Progress], epoch: int) -> list[Attempt]:
+        """Writes many reports in one transaction and renews their leases. Returns the attempts that
+        own their job no more (lost, cancelled, deleted, ended): stop working on these, nothing of
+        them was written. Raises StaleDispatcher."""
+        ...
+
+    def complete(self, attempt: Attempt, video: VideoFile, events: Sequence[JobEvent] = ()) -> Job:
+        """Raises StaleAttempt when the attempt does not own the job any more, IllegalTransition
+        when that has ended (cancelled, say). So do `fail` and `release`."""
+        ...
+
+    def fail(
+        self, attempt: Attempt, code: str, message: str, events: Sequence[JobEvent] = ()
+    ) -> Job: ...
+
+    def release(
+        self,
+        attempt: Attempt,
+        reason: str,
+        charge: bool = True,
+        events: Sequence[JobEvent] = (),
+    ) -> Job:
+        """Gives the job back for another attempt. A charged release counts as a failure of the
+        job; with `max_attempts` of them it fails with code `reason`."""
+        ...
+
+    def queue_position(self, job_id: str) -> int | None:
+        """How many queued jobs stand before it, interactive before batch, then in order of
+        creation; None when it is not queued (or not known)."""
+        ...
+
+    def counts(self) -> dict[JobStatus, int]:
+        """Jobs in each status, of all tenants, zeros included."""
+        ...

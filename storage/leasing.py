@@ -1,0 +1,167 @@
+"""The queue in the job table: who waits in which place, who is taken, who waited too long.
+
+Statements on an open connection; JobStore says what they promise. A backlog may be 100,000 rows
+of one tenant: only `position` reads it all, and that in the index.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    String,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    union_all,
+    update,
+)
+
+from diffusion.params import Priority
+from storage.errors import StaleDispatcher
+from storage.jobs import JobStatus
+from storage.tables import dispatchers, jobs
+
+_SERVED = (Priority.INTERACTIVE, Priority.BATCH)  # first to last
+
+_queued = jobs.c.status == JobStatus.QUEUED
+
+
+def require_newest(db: Connection, epoch: int) -> None:
+    """Raises StaleDispatcher."""
+    newest = db.scalar(select(func.max(dispatchers.c.epoch)))
+    if newest != epoch:
+        raise StaleDispatcher(epoch, newest or 0)
+
+
+def first_of_each_tenant(db: Connection, per_tenant: int, now: float) -> list[Row[Any]]:
+    """Of every tenant and priority the first `per_tenant` rows that may be leased, in order."""
+    found = []
+    for priority in _SERVED:
+        lost = select(jobs).where(_lost(now), jobs.c.priority == priority)
+        # One statement, so that no row is seen in two states; few rows, so sorted here.
+        rows = db.execute(union_all(_queued_heads(priority, per_tenant), lost)).all()
+        taken = Counter[str]()
+        for row in sorted(rows, key=lambda row: row.seq):
+            taken[row.tenant] += 1
+            if taken[row.tenant] <= per_tenant:
+                found.append(row)
+    return found
+
+
+def _queued_heads(priority: Priority, per_tenant: int) -> Select[Any]:
+    """A loose index scan (wiki.postgresql.org/wiki/Loose_indexscan), from tenant to tenant and then
+    from row to row of each: DISTINCT or a window would read the whole backlog, and SQLite has no
+    LATERAL."""
+    line = jobs.alias("line")
+    ahead = (line.c.status == JobStatus.QUEUED) & (line.c.priority == priority)
+
+    tenant = select(func.min(line.c.tenant)).where(ahead)
+    tenants = select(tenant.scalar_subquery().label("tenant")).cte("tenants", recursive=True)
+    following = tenant.where(line.c.tenant > tenants.c.tenant).scalar_subquery()
+    tenants = tenants.union_all(select(following).where(tenants.c.tenant.is_not(None)))
+
+    seq = select(func.min(line.c.seq)).where(ahead)
+    first = seq.where(line.c.tenant == tenants.c.tenant).scalar_subquery()
+    found = select(tenants.c.tenant, first.label("seq"), literal(1).label("place"))
+    heads = found.cte("heads", recursive=True)
+    behind = seq.where(line.c.tenant == heads.c.tenant, line.c.seq > heads.c.seq)
+    heads = heads.union_all(
+        select(heads.c.tenant, behind.scalar_subquery(), heads.c.place + 1).where(
+            heads.c.seq.is_not(None), heads.c.place < per_tenant
+        )
+    )
+    return select(jobs).join(heads, jobs.c.seq == heads.c.seq)
+
+
+def fail_worn_out(db: Connection, now: float, max_attempts: int) -> None:
+    """Ends the jobs whose lost attempt was their last."""
+    db.execute(
+        update(jobs)
+        .where(_lost(now), jobs.c.failures + 1 >= max_attempts)
+        .values(
+            status=JobStatus.FAILED,
+            failures=jobs.c.failures + 1,
+            error_code="worker_lost",
+            error_message="lost its worker, and no attempt is left",
+            completed_at=now,
+            lease_until=None,
+        )
+    )
+
+
+def take(
+    db: Connection, tiers: Mapping[str, str], epoch: int, now: float, lease_until: float
+) -> list[Row[Any]]:
+    """Begins an attempt of those of the jobs (id -> tier) that are free, and returns these."""
+    # Not `or_`: SQLite would look both halves up in an index, and read the whole backlog.
+    free_now = case((_queued, True), (_lost(now), True), else_=False)
+    chosen = (
+        select(jobs.c.seq)
+        .where(jobs.c.id.in_(tiers), free_now)
+        .with_for_update(skip_locked=True)  # Postgres; SQLite has one writer anyway
+    )
+    free = db.scalars(chosen).all() if tiers else []
+    if not free:
+        return []
+    begun = {
+        row.id: row
+        for row in db.execute(
+            update(jobs)
+            .where(jobs.c.seq.in_(free))
+            .values(
+                status=JobStatus.IN_PROGRESS,
+                attempt=jobs.c.attempt + 1,
+                failures=jobs.c.failures + case((_lost(now), 1), else_=0),
+                epoch=epoch,
+                lease_until=lease_until,
+                started_at=func.coalesce(jobs.c.started_at, now),
+                tier=case(dict(tiers), value=jobs.c.id),
+                stage=None,
+                step=0,
+            )
+            .returning(*jobs.c)
+        )
+    }
+    return [begun[job_id] for job_id in tiers if job_id in begun]
+
+
+def fail_overdue(db: Connection, now: float) -> list[str]:
+    """Ends the queued jobs whose deadline has passed; their ids."""
+    late = cast(func.round(now - jobs.c.deadline_at), BigInteger)
+    ended = db.execute(
+        update(jobs)
+        .where(_queued, jobs.c.deadline_at < now)
+        .values(
+            status=JobStatus.FAILED,
+            error_code="deadline_exceeded",
+            error_message="still waited " + cast(late, String) + " s after its deadline",
+            completed_at=now,
+        )
+        .returning(jobs.c.seq, jobs.c.id)
+    )
+    return [row.id for row in sorted(ended, key=lambda row: row.seq)]
+
+
+def position(db: Connection, job_id: str) -> int | None:
+    """How many queued jobs are served before this one; None when it is not queued."""
+    place = select(jobs.c.seq, jobs.c.priority).where(jobs.c.id == job_id, _queued)
+    row = db.execute(place).first()
+    if row is None:
+        return None
+    before = (jobs.c.priority == row.priority) & (jobs.c.seq < row.seq)
+    for served in _SERVED[: _SERVED.index(row.priority)]:
+        before |= jobs.c.priority == served
+    return db.scalar(select(func.count()).where(_queued, before))
+
+
+def _lost(now: float) -> ColumnElement[bool]:
+    """In progress, and silent for longer than its lease."""
+    return (jobs.c.status == JobStatus.IN_PROGRESS) & (jobs.c.lease_until <= now)

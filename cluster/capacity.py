@@ -3,13 +3,23 @@
 Ray would wait for a node that is missing, or too small, for ever and say nothing.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cluster.stage import StageConfig
 
 CUDA_CONTEXT_GB = 0.6
 """About what a process takes of a card besides the memory that PyTorch caps to its fraction."""
+
+
+VRAM_LABEL = "vram-gb"
+"""Node label with the memory of each of its cards."""
+
+
+class NoRoom(Exception):
+    """A deployment can never start on these nodes; the message names it and what it lacks."""
 
 
 @dataclass(slots=True)
@@ -32,13 +42,57 @@ class Card:
 class Node:
     labels: Mapping[str, str]
     cards: list[Card]
+    cpus: float = math.inf  # as Ray books them
 
     @classmethod
-    def of(cls, labels: Mapping[str, str], cards: int) -> "Node":
-        return cls(labels, [Card() for _ in range(cards)])
+    def of(cls, labels: Mapping[str, str], cards: int, cpus: float = math.inf) -> "Node":
+        return cls(labels, [Card() for _ in range(cards)], cpus)
+
+    @property
+    def vram_gb(self) -> float | None:
+        """Of each card, where the node says so."""
+        return float(self.labels[VRAM_LABEL]) if VRAM_LABEL in self.labels else None
 
     def suits(self, stage: StageConfig) -> bool:
         return stage.labels.items() <= self.labels.items()
+
+
+def require_room(stages: Mapping[str, StageConfig], ray_nodes: Iterable[Mapping[str, Any]]) -> None:
+    """Raises NoRoom unless the replicas that must run fit on the nodes that `ray.nodes()` lists."""
+    nodes = [
+        Node.of(
+            node["Labels"], int(node["Resources"].get("GPU", 0)), node["Resources"].get("CPU", 0)
+        )
+        for node in ray_nodes
+        if node["Alive"]
+    ]
+    for name in without_node(stages, nodes):
+        raise NoRoom(
+            f"no node has the labels {dict(stages[name].labels)} of {name}: start one with"
+            f" `ray start --labels`, or correct the labels; the nodes have"
+            f" {[dict(node.labels) for node in nodes]}"
+        )
+    if left_over := book(stages, nodes):
+        raise NoRoom(
+            f"Ray finds {sum(len(node.cards) for node in nodes)} GPUs, and none of them has room"
+            f" for {', '.join(left_over)}: lower min_replicas or num_gpus, or use"
+            " cluster/local.yaml on a machine without GPUs"
+        )
+    for node in nodes:
+        for card in node.cards:
+            if node.vram_gb and (lack_gb := card.lacks_gb(node.vram_gb)):
+                raise NoRoom(
+                    f"{' + '.join(f'{share:g}' for share in card.shares)} of a card of"
+                    f" {node.vram_gb:g} GB and {CUDA_CONTEXT_GB} GB per process for CUDA are"
+                    f" {lack_gb:g} GB too much: lower num_gpus of those that share it"
+                )
+    needed = sum(stage.min_replicas * stage.num_cpus for stage in stages.values())
+    have = sum(node.cpus for node in nodes)
+    if needed > have:
+        raise NoRoom(
+            f"the replicas that must run book {needed:g} CPUs and Ray has {have:g}: lower num_cpus"
+            " or min_replicas, or start nodes with more"
+        )
 
 
 def without_node(stages: Mapping[str, StageConfig], nodes: Sequence[Node]) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import psutil
 
-from cluster.capacity import Node, book, without_node
+from cluster.capacity import NoRoom, require_room
 from cluster.embedded_s3 import EmbeddedS3
 from cluster.stage import StageConfig
 
@@ -273,19 +273,10 @@ class Own:
 def _check_room(stages: Mapping[str, StageConfig]) -> None:
     import ray
 
-    nodes = [
-        Node.of(node["Labels"], int(node["Resources"].get("GPU", 0)))
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
-    for name in without_node(stages, nodes):
-        raise ClusterFailed(f"no node has the labels {stages[name].labels} of {name}")
-    if left_over := book(stages, nodes):
-        raise ClusterFailed(
-            f"Ray finds {sum(len(node.cards) for node in nodes)} GPUs, and none of them has room"
-            f" for {', '.join(left_over)}: lower min_replicas or num_gpus, or use"
-            " cluster/local.yaml on a machine without GPUs"
-        )
+    try:
+        require_room(stages, ray.nodes())
+    except NoRoom as e:
+        raise ClusterFailed(str(e)) from None
 
 
 def _set_variable(name: str, value: str | None) -> None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
@@ -19,6 +20,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster.calibration import load_calibrations
+from cluster.capacity import require_room
 from cluster.cost import CostModel
 from cluster.ladder import Floor
 from cluster.stage import StageConfig
@@ -46,6 +48,8 @@ def build_app(args: Mapping[str, Any]) -> Application:
     if config.object_store is None or config.job_store is None:
         raise ConfigError("object_store and job_store may be left out for `shopreel up` only")
     config.check_deployable()
+    if not config.wait_for_nodes:
+        require_room(config.deployments, ray.nodes())
     model, store, jobs, stages = config.model, config.object_store, config.job_store, config.stages
     objects = S3ObjectStore(store)
     objects.check()  # one visible result stands on conditional PUT

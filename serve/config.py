@@ -92,6 +92,11 @@ class AppConfig(BaseSettings):
     limits: Limits = Field(default_factory=Limits)
     tiers: tuple[TierConfig, ...] = Field(min_length=1)
     stages: Stages = Field(default_factory=Stages)
+    wait_for_nodes: bool = Field(
+        False,
+        description="true where nodes join on demand (KubeRay's autoscaler): deploying then does"
+        " not refuse what the present nodes have no room for",
+    )
 
     @field_validator("presets")
     @classmethod

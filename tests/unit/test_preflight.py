@@ -1,10 +1,11 @@
 """The GPU budget: which replicas fit on which cards, and what sharing a card costs."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cluster.capacity import Card, Node, book, without_node
+from cluster.capacity import Card, Node, NoRoom, book, require_room, without_node
 from cluster.preflight import check_tiers
 from cluster.stage import StageConfig
 from cluster.tiers import TierConfig
@@ -28,6 +29,33 @@ def test_deployments_without_a_node_are_found() -> None:
     }
     nodes = [Node.of({"tier": "a100", "zone": "1"}, 1), Node.of({}, 0)]
     assert without_node(stages, nodes) == ["rtx4090"]
+
+
+def ray_node(labels: dict[str, str], gpus: int = 0, cpus: int = 8, alive: bool = True) -> Any:
+    return {"Labels": labels, "Resources": {"GPU": gpus, "CPU": cpus}, "Alive": alive}
+
+
+A100 = {"tier": "a100", "vram-gb": "80"}
+
+
+@pytest.mark.parametrize(
+    ("stages", "nodes", "says"),
+    [
+        ({"unet": stage(1, tier="a100")}, [ray_node({}, 8)], "no node has the labels"),
+        ({"unet": stage(1, tier="a100")}, [ray_node(A100, 1, alive=False)], "no node has"),
+        ({"unet": stage(1, 2, tier="a100")}, [ray_node(A100, 1)], "1 GPUs, and none of them"),
+        ({"unet": stage(0.8), "vae": stage(0.2)}, [ray_node(A100, 1)], "1.2 GB too much"),
+        ({"text": StageConfig(num_cpus=9)}, [ray_node({}), ray_node({}, alive=False)], "9 CPUs"),
+    ],
+)
+def test_what_can_never_start_is_named(stages: Any, nodes: Any, says: str) -> None:
+    with pytest.raises(NoRoom, match=says):
+        require_room(stages, nodes)
+
+
+def test_what_fits_is_let_through() -> None:
+    stages = {"unet": stage(0.76, tier="a100"), "vae": stage(0.18), "text": stage(0)}
+    require_room(stages, [ray_node(A100, 1), ray_node({"role": "head"})])
 
 
 @pytest.mark.parametrize(

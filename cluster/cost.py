@@ -111,7 +111,7 @@ class CostModel:
             sampling.height,
             sampling.num_frames,
             rows=1,
-            dtype_bytes=_DTYPE_BYTES[self._model.dtype_on(self._tiers[tier_name].device)],
+            dtype_bytes=_DTYPE_BYTES[self._model.dtype_on(self._tiers[tier_name].torch_device)],
             chunked=True,
         )
         return predicted * (calibration.bytes_factor if calibration else 1.0)

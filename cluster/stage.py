@@ -1,11 +1,15 @@
 """How one deployment is sized and placed: replicas, resources, concurrency."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _METRICS_INTERVAL_S = 1
 """How soon autoscaling sees load. Serve marks it deprecated, but 2.60 reads nothing else."""
+
+
+_LEAVE_POLL_S = 0.2
+"""How often a leaving replica looks whether its requests have ended; Serve's 2 s are long."""
 
 
 class StageConfig(BaseModel):
@@ -22,6 +26,9 @@ class StageConfig(BaseModel):
     num_cpus: float = Field(1.0, ge=0)
     num_gpus: float = Field(0.0, ge=0, description="a fraction shares the card and caps its memory")
     labels: dict[str, str] = Field(default_factory=dict, description="node labels to run on")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: cuda where num_gpus is above 0; cpu rehearses GPU nodes without"
+    )
     threads: int = Field(1, ge=1, description="compute threads; Ray would set one below one CPU")
     drain_s: float = Field(30.0, ge=0, description="time for work in flight when a replica leaves")
 
@@ -36,7 +43,9 @@ class StageConfig(BaseModel):
         return self
 
     @property
-    def device(self) -> str:
+    def torch_device(self) -> str:
+        if self.device != "auto":
+            return self.device
         return "cuda" if self.num_gpus else "cpu"
 
     def options(self, name: str) -> dict[str, Any]:
@@ -49,6 +58,7 @@ class StageConfig(BaseModel):
             "ray_actor_options": actor,
             "max_ongoing_requests": self.max_ongoing_requests,
             "graceful_shutdown_timeout_s": self.drain_s,
+            "graceful_shutdown_wait_loop_s": _LEAVE_POLL_S,
             "autoscaling_config": {
                 "min_replicas": self.min_replicas,
                 "max_replicas": self.max_replicas,

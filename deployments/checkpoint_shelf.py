@@ -40,6 +40,9 @@ class CheckpointShelf:
         if task := self._storing.get(attempt):
             await asyncio.shield(task)
 
+    async def flush_all(self) -> None:
+        await asyncio.gather(*self._storing.values())
+
     async def furthest(
         self, attempt: Attempt, sampling: SamplingParams, model_revision: str
     ) -> "Checkpoint | None":

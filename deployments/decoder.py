@@ -1,19 +1,22 @@
 """Decoder: latents to uint8 frames, a chunk at a time."""
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ray
 from pydantic import Field
-from ray.exceptions import ObjectLostError
 
 from cluster.stage import StageConfig
 from deployments.denoiser import Denoised
+from deployments.handover import Handover, HandoverLost, take
 from deployments.timing import Stopwatch
+from diffusion.errors import CheckpointMismatch
 from diffusion.model_folder import ModelConfig, ModelFolder
 from monitoring import metrics
+from storage.errors import ObjectNotFound
 from storage.jobs import JobEvent
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from diffusion.state import Latents
+
+
+log = logging.getLogger(__name__)
 
 
 class DecoderConfig(StageConfig):
@@ -52,17 +58,18 @@ class Decoder:
 
         folder = ModelFolder.open(model)
         folder.verify(digests, "vae")
-        device = open_device(config.device, config.num_gpus, config.threads)
-        self._vae = load_vae_decoder(folder, device, getattr(torch, model.dtype_on(config.device)))
+        device = open_device(config.torch_device, config.num_gpus, config.threads)
+        self._vae = load_vae_decoder(folder, device, getattr(torch, model.dtype_on(config.torch_device)))
         self._chunk_frames = config.chunk_frames
         self._store = S3ObjectStore(store)
+        self._handover = Handover()
         self._lock = asyncio.Lock()
 
     async def decode(self, denoised: Denoised) -> Decoded:
         """Decode the latents behind `denoised`; the frames stay in the object store.
 
-        Raises OutOfMemory when not even a frame at a time fits, CheckpointMismatch and
-        StorageError when the replica that made the latents is gone and its checkpoint is no help.
+        Raises OutOfMemory when not even a frame at a time fits, HandoverLost when the replica that
+        made the latents is gone and left no checkpoint of them, StoreUnavailable.
         """
         from diffusion.decode import decode_within_memory
 
@@ -82,15 +89,19 @@ class Decoder:
         if self._chunk_frames < planned:  # and stays so
             detail = f"{planned} -> {self._chunk_frames} frames at once"
             events = (JobEvent(time.time(), "decode_chunk", detail),)
-        return Decoded(await asyncio.to_thread(ray.put, frames), watch.seconds, events)
+        return Decoded(await self._handover.offer(frames), watch.seconds, events)
 
     async def _latents(self, denoised: Denoised) -> "Latents":
         """From the denoiser's memory; where that is lost, from its last step's checkpoint."""
         from diffusion.checkpoint import Checkpoint
 
         try:
-            latents: Latents = await denoised.latents
-        except ObjectLostError:
-            data = await asyncio.to_thread(self._store.get, denoised.checkpoint_key)
-            return Checkpoint.from_bytes(data).result()
+            latents: Latents = await take(denoised.latents)
+        except HandoverLost as e:
+            log.warning("latents come from %s: %s", denoised.checkpoint_key, e)
+            try:
+                data = await asyncio.to_thread(self._store.get, denoised.checkpoint_key)
+                return Checkpoint.from_bytes(data).result()
+            except (ObjectNotFound, CheckpointMismatch):  # it was lost before it was stored
+                raise e from None
         return latents

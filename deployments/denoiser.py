@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from cluster.calibration import save_calibration
+from cluster.cost import Calibration
 from cluster.tiers import TierConfig
 from deployments.checkpoint_shelf import CheckpointShelf
+from deployments.handover import Handover
 from deployments.heartbeat import Heartbeat
+from deployments.leaving import LeaveNotice
 from deployments.timing import Timed
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelConfig, ModelFolder, model_revision
@@ -22,6 +26,9 @@ from storage.jobs import Attempt, JobEvent
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from diffusion.checkpoint import Checkpoint
     from diffusion.engine import Engine, Event
     from diffusion.state import ImageCondition, TextCondition
 
@@ -69,29 +76,31 @@ class Denoiser:
         from diffusion.device import memory_bytes, open_device
         from diffusion.engine import Engine
         from diffusion.engine_thread import EngineThread
+        from diffusion.gauge import Gauge
         from diffusion.row_budget import row_budget
         from diffusion.weights import load_denoising_model
 
         folder = ModelFolder.open(model)
         folder.verify(digests, "unet", "scheduler")
-        device = open_device(tier.device, tier.num_gpus, tier.threads)
-        dtype = getattr(torch, model.dtype_on(tier.device))
+        device = open_device(tier.torch_device, tier.num_gpus, tier.threads)
+        dtype = getattr(torch, model.dtype_on(tier.torch_device))
         self._revision = model_revision(digests)
-        rows = row_budget(
-            Architecture.of(folder),
-            memory_bytes(device, tier.num_gpus),
-            dtype,
-            tier.engine.torch.chunk_feed_forward,
-        )
+        architecture, chunked = Architecture.of(folder), tier.engine.torch.chunk_feed_forward
+        rows = row_budget(architecture, memory_bytes(device, tier.num_gpus), dtype, chunked)
         unet = load_denoising_model(folder, device, dtype, self._revision)
         self._tier = tier
-        self._shelf = CheckpointShelf(S3ObjectStore(store))
+        self._store = S3ObjectStore(store)
+        self._shelf = CheckpointShelf(self._store)
         self._clips: dict[Attempt, asyncio.Queue[Event | Exception]] = {}
         self._loop = asyncio.get_running_loop()
         self._engine = EngineThread(Engine(unet, tier.engine, rows), self._deliver)
+        self._gauge = Gauge(self._engine, architecture, device, dtype, chunked)
         self._heartbeat = Heartbeat(
             lambda: self._clips.keys(), self._disown, self.drain, tier.orphan_s
         )
+        self._notice = LeaveNotice(self.drain)
+        self._handover = Handover()
+        self._parting: set[asyncio.Task[None]] = set()  # saves of clips whose call was cancelled
         await asyncio.wrap_future(self._engine.call(lambda engine: engine.self_test()))
         self._tested_at = time.monotonic()
 
@@ -105,8 +114,8 @@ class Denoiser:
         the Denoised at the end.
 
         Begins where an earlier attempt's checkpoint stands. Cancelling the stream stops the clip
-        after the step in flight. Raises OutOfMemory, NonFiniteLatents, DeadlineExceeded,
-        EngineBroken, Preempted, and StaleAttempt when a newer attempt at the job is known.
+        after the step in flight and leaves a checkpoint. Raises OutOfMemory, NonFiniteLatents,
+        DeadlineExceeded, EngineBroken, Preempted, and StaleAttempt when a newer attempt is known.
         """
         from diffusion.engine import Degraded, Failed, Finished, Stepped
 
@@ -132,13 +141,16 @@ class Denoiser:
                 if isinstance(event, Stepped) and time.monotonic() - reported >= REPORT_EVERY_S:
                     reported = time.monotonic()
                     yield StepDone(event.step)
+        except (asyncio.CancelledError, GeneratorExit):
+            handed_out = self._engine.call(lambda engine: engine.hand_out(_id(attempt)))
+            self._parting.add(asyncio.create_task(self._save_parting(attempt, handed_out)))
+            raise
         finally:
             del self._clips[attempt]
             self._engine.call(lambda engine: engine.leave(_id(attempt)))
         metrics.STAGE_SECONDS.observe(event.seconds, tags={"stage": "denoising"})
-        latents = await asyncio.to_thread(ray.put, event.latents)
         yield Denoised(
-            latents,
+            await self._handover.offer(event.latents),
             keys.checkpoint_key(attempt),
             {
                 "text_encoding": text.seconds,
@@ -157,6 +169,20 @@ class Denoiser:
         """UNet steps of this replica since it started."""
         return await asyncio.wrap_future(self._engine.call(lambda engine: engine.steps_done))
 
+    async def calibrate(self, clips: Sequence[SamplingParams]) -> Calibration:
+        """Measure steps of `clips` between those of the clips in flight, and keep the result for
+        the next start. Raises OutOfMemory when none of them fits, EngineBroken, StorageError."""
+        measured = await asyncio.to_thread(self._gauge.measure, clips)
+        calibration = Calibration(
+            self._tier.name,
+            measured.device,
+            measured.tflops,
+            time.time(),
+            measured.bytes_factor,
+        )
+        await asyncio.to_thread(save_calibration, self._store, calibration)
+        return calibration
+
     async def check_health(self) -> None:
         """Fail when the engine is broken or a tick takes for ever; try a step now and then, when
         nothing else does."""
@@ -167,6 +193,19 @@ class Denoiser:
         if not self._clips and time.monotonic() - self._tested_at > self._tier.self_test_s:
             self._tested_at = time.monotonic()
             await asyncio.wrap_future(self._engine.call(lambda engine: engine.self_test()))
+
+    async def __del__(self) -> None:
+        """Serve awaits this at the end: what was handed out must be in the store."""
+        await asyncio.gather(*self._parting, return_exceptions=True)
+        await self._shelf.flush_all()
+
+    async def _save_parting(
+        self, attempt: Attempt, handed_out: "Future[Checkpoint | None]"
+    ) -> None:
+        """Nobody listens any more: a drain, or a cancel. For the former the clip is saved."""
+        if checkpoint := await asyncio.wrap_future(handed_out):
+            self._shelf.save(attempt, checkpoint)
+            await self._shelf.flush(attempt)
 
     async def _join(
         self, order: DenoiseOrder, text: "TextCondition", image: "ImageCondition"

@@ -20,16 +20,12 @@ from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from deployments.attempts import Attempts
 from deployments.fleet import Fleet
-from deployments.heartbeat import Answer
 from deployments.journey import Stages
 from storage.errors import StaleDispatcher, StoreUnavailable
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.jobs import Attempt, JobStatus
 
 log = logging.getLogger(__name__)
-
-_HAND_OUT_S = 5.0
-"""For denoisers to hear of a drain by their heartbeats, and to save their clips."""
 
 
 class DispatcherConfig(BaseModel):
@@ -53,7 +49,7 @@ class DispatcherConfig(BaseModel):
             "name": "Dispatcher",
             "ray_actor_options": actor,
             "max_ongoing_requests": 1000,
-            "graceful_shutdown_timeout_s": self.drain_s + _HAND_OUT_S + 10,
+            "graceful_shutdown_timeout_s": self.drain_s + 10,
             # Serve collects `record_autoscaling_stats` from deployments that autoscale.
             "autoscaling_config": {"min_replicas": 1, "max_replicas": 1, "metrics_interval_s": 1},
         }
@@ -78,7 +74,6 @@ class Dispatcher:
         self._attempts = Attempts(self._jobs, self._fleet, Stages(*stages), self._wake.set)
         self._leasing = asyncio.Lock()
         self._closed = ""  # why no more jobs are taken, ever
-        self._handing_out = False
         self._last_beat = time.monotonic()
         self._loops = [
             asyncio.create_task(loop())
@@ -95,10 +90,10 @@ class Dispatcher:
         """The job was cancelled or deleted in the table: its UNet stops within one step."""
         self._attempts.stop(job_id)
 
-    async def heartbeat(self, attempts: frozenset[Attempt]) -> Answer:
-        """A denoiser asks which of its clips are wanted. The table decides, whoever runs them."""
-        owned = await asyncio.to_thread(self._jobs.owned, list(attempts))
-        return Answer(attempts - owned, self._handing_out)
+    async def unwanted(self, attempts: frozenset[Attempt]) -> frozenset[Attempt]:
+        """Those of a denoiser's clips that own their job no more: a newer attempt does, or it was
+        cancelled. The table decides, whichever Dispatcher runs them."""
+        return attempts - await asyncio.to_thread(self._jobs.owned, list(attempts))
 
     async def not_ready(self) -> list[str]:
         """What keeps a job from being run now, in words; empty when nothing does."""
@@ -111,19 +106,17 @@ class Dispatcher:
         return broken
 
     async def drain(self, grace_s: float) -> int:
-        """Take no more jobs, give those in flight `grace_s`, then have their clips saved and put
-        them back into the queue. Returns how many were put back."""
+        """Take no more jobs, give those in flight `grace_s`, put the rest back into the queue: a
+        denoiser saves the clip whose call is cancelled. Returns how many were put back."""
         self._closed = "draining"
         async with self._leasing:
             tasks = self._attempts.tasks
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
-        if left := [task for task in tasks if not task.done()]:
-            self._handing_out = True
-            await asyncio.wait(left, timeout=_HAND_OUT_S if self._fleet.is_denoising else 0)
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+        left = [task for task in tasks if not task.done()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         return len(left)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

@@ -201,10 +201,6 @@ class Fleet:
         return sum(tier.slots for tier in self.tiers.values())
 
     @property
-    def is_denoising(self) -> bool:
-        return any(tier.clips for tier in self.tiers.values())
-
-    @property
     def _some_tier_runs(self) -> bool:
         return any(tier.replicas for tier in self.tiers.values())
 

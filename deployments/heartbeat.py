@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 
 from ray import serve
 
@@ -13,14 +12,6 @@ from storage.jobs import Attempt
 log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the Dispatcher says to a replica's heartbeat."""
-
-    stop: frozenset[Attempt]  # they own their job no more: a newer attempt, a cancel, a deletion
-    leave: bool = False  # hand all clips out: the application is going down
 
 
 class Heartbeat:
@@ -50,27 +41,29 @@ class Heartbeat:
             if not clips:
                 self._answered = time.monotonic()
                 continue
-            if answer := await self._ask(clips):
+            unwanted = await self._ask(clips)
+            if unwanted is not None:
                 self._answered = time.monotonic()
-                for attempt in answer.stop & clips:
+                for attempt in unwanted:
                     self._stop(attempt)
             silent_s = time.monotonic() - self._answered
-            if (answer and answer.leave) or silent_s > self._patience_s:
-                log.warning("handing out %d clips; last answer %.0f s ago", len(clips), silent_s)
+            if silent_s > self._patience_s:
+                log.warning("no Dispatcher for %.0f s: %d clips handed out", silent_s, len(clips))
                 await self._leave()
                 self._answered = time.monotonic()
 
-    async def _ask(self, clips: frozenset[Attempt]) -> Answer | None:
+    async def _ask(self, clips: frozenset[Attempt]) -> frozenset[Attempt] | None:
+        """Those of `clips` that nobody wants any more; None without an answer."""
         try:
             app = serve.get_replica_context().app_name
             dispatcher = serve.get_deployment_handle("Dispatcher", app)
-            response = dispatcher.heartbeat.remote(clips)
+            response = dispatcher.unwanted.remote(clips)
             try:
                 async with asyncio.timeout(self._patience_s):
-                    answer: Answer = await response
+                    unwanted: frozenset[Attempt] = await response
             finally:
                 response.cancel()
         except Exception as e:  # whatever Ray raises while the Dispatcher is replaced
             log.warning("no answer to a heartbeat: %s", type(e).__name__)
             return None
-        return answer
+        return unwanted

@@ -32,9 +32,9 @@ class ImageEncoder:
         cv2.setNumThreads(config.threads)
         folder = ModelFolder.open(model)
         folder.verify(digests, "feature_extractor", "image_encoder", "vae")
-        device = open_device(config.device, config.num_gpus, config.threads)
+        device = open_device(config.torch_device, config.num_gpus, config.threads)
         self._model = load_image_model(
-            folder, device, getattr(torch, model.dtype_on(config.device))
+            folder, device, getattr(torch, model.dtype_on(config.torch_device))
         )
         self._store = S3ObjectStore(store)
         self._limits = limits

@@ -9,6 +9,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone
+from deployments.handover import HandoverLost
 from deployments.verdict import WORKER_LOST
 from diffusion.params import SamplingParams
 from storage.errors import StoreUnavailable
@@ -57,13 +58,15 @@ class Journey:
         denoised = await self._denoise(denoiser, text, image)
         self._denoised(denoised)
 
-        self._report(Stage.DECODING, sampling.num_inference_steps)
-        decoded: Decoded = await _finished(lambda: self._stages.decoder.decode.remote(denoised))
-        for event in decoded.events:
-            self._note(event)
-
-        timings = {**denoised.timings, "decoding": decoded.seconds}
-        return await self._publish(decoded, timings, _warnings(denoised))
+        for tries_left in reversed(range(_STAGE_TRIES)):
+            decoded = await self._decode(denoised)
+            timings = {**denoised.timings, "decoding": decoded.seconds}
+            try:
+                return await self._publish(decoded, timings, _warnings(denoised))
+            except HandoverLost:  # the decoder is gone, and the frames with it
+                if tries_left == 0:
+                    raise
+        raise AssertionError("unreachable")
 
     async def _denoise(self, denoiser: DeploymentHandle, text: Any, image: Any) -> Denoised:
         """`text` and `image` are responses, not values: they go to the Denoiser without us."""
@@ -85,6 +88,13 @@ class Journey:
                 response.cancel()
             raise
         return result
+
+    async def _decode(self, denoised: Denoised) -> Decoded:
+        self._report(Stage.DECODING, self._sampling.num_inference_steps)
+        decoded: Decoded = await _finished(lambda: self._stages.decoder.decode.remote(denoised))
+        for event in decoded.events:
+            self._note(event)
+        return decoded
 
     async def _publish(
         self, decoded: Decoded, timings: dict[str, float], warnings: Sequence[str]

@@ -7,6 +7,7 @@ from enum import Enum
 import ray.exceptions
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
+from deployments.handover import HandoverLost
 from diffusion.errors import (
     DeadlineExceeded,
     DiffusionError,
@@ -51,6 +52,8 @@ def judge(error: Exception) -> Verdict:
     if isinstance(error, VideoError):
         code = getattr(error, "code", "encode_failed")
         return Verdict(code, said, Retry.CHARGED if error.retryable else Retry.NO)
+    if isinstance(error, HandoverLost):
+        return Verdict("worker_lost", said, Retry.CHARGED)
     if isinstance(error, Preempted):
         return Verdict("preempted", said, Retry.AT_ONCE)
     if isinstance(error, DeadlineExceeded):

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from cluster.stage import StageConfig
 from deployments.decoder import Decoded
+from deployments.handover import take
 from deployments.timing import Stopwatch
 from diffusion.params import SamplingParams
 from monitoring import metrics
@@ -71,9 +72,10 @@ class VideoEncoder:
         `sampling` is what was made: the request's own, or less where memory ran out.
 
         Whoever commits first wins; a loser adopts the winner's result and drops its own files.
-        Raises EncodeFailed if the written file is not a publishable MP4, StoreUnavailable.
+        Raises EncodeFailed if the written file is not a publishable MP4, HandoverLost when the
+        frames are gone, StoreUnavailable.
         """
-        frames: NDArray[np.uint8] = await decoded.frames
+        frames: NDArray[np.uint8] = await take(decoded.frames)
         async with self._lock:
             made = replace(request, sampling=sampling)
             encoded = await asyncio.to_thread(self._encode, made, frames, timings, warnings)

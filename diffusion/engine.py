@@ -149,6 +149,12 @@ class Engine:
         """Forget a request, live or not: it was cancelled, or a newer attempt runs elsewhere."""
         self._live.pop(request_id, None)
 
+    @torch.inference_mode()
+    def hand_out(self, request_id: str) -> Checkpoint | None:
+        """Forget a request and return where it stood; None when it is not live."""
+        live = self._live.pop(request_id, None)
+        return None if live is None else live.trajectory.checkpoint()
+
     def pause(self, request_id: str) -> None:
         """Keep a request without stepping it. Raises KeyError when it is not live."""
         self._live[request_id].paused = True

@@ -179,30 +179,17 @@ def test_text_encoding_scales_alone(handles: Handles) -> None:
     )
 
 
-def test_denoising_scales_alone(handles: Handles) -> None:
-    text = handles("TextEncoder").encode.remote("a watch turns", "")
-    params = SamplingParams("a watch turns", "", 128, 128, 16, 60, 9.0, 16, 1)
-    image = _image_condition()
-    denoiser = handles("Denoiser-cpu").options(stream=True)
+def test_denoising_scales_alone_by_its_backlog(live: LiveCluster, handles: Handles) -> None:
+    class Clip:
+        """A job, ended by result()."""
 
-    class Stream:
-        """A streamed call, drained by result()."""
+        def __init__(self, seed: int) -> None:
+            self._video = quick(live, seed=seed, num_frames=16, num_inference_steps=60)
 
-        def __init__(self) -> None:
-            self._events = denoiser.denoise.remote(params, text, image)
+        def result(self, timeout_s: float) -> None:
+            assert ended(live, self._video)["status"] == "completed"
 
-        def result(self, timeout_s: float) -> int:
-            return sum(1 for _ in self._events)
-
-    watch_scaling("Denoiser-cpu", (Stream() for _ in range(4)))
-
-
-def _image_condition() -> Any:
-    from deployments.timing import Timed
-    from diffusion.state import ImageCondition, WireTensor
-
-    values = np.zeros((1, 1, 32), np.float32), np.zeros((1, 4, 1, 16, 16), np.float32)
-    return Timed(ImageCondition(*(WireTensor(v, "float32") for v in values)), 0.0)
+    watch_scaling("Denoiser-cpu", (Clip(seed) for seed in range(6)))
 
 
 def test_video_encoding_scales_alone(handles: Handles) -> None:
@@ -223,7 +210,7 @@ def test_video_encoding_scales_alone(handles: Handles) -> None:
             preset="standard",
         )
         return encoder.encode.remote(
-            request, Attempt(request.id, 1, 1), Decoded(frames, 0.0), {}, []
+            request, request.sampling, Attempt(request.id, 1, 1), Decoded(frames, 0.0), {}, []
         )
 
     watch_scaling("VideoEncoder", (call(n) for n in range(24)))

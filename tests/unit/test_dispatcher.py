@@ -156,7 +156,6 @@ class Rig:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.journey._STORAGE_WAITS_S", (0.01, 0.01))
-    monkeypatch.setattr("deployments.dispatcher._HAND_OUT_S", 0.01)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

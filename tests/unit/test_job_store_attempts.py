@@ -192,6 +192,7 @@ def test_zombies_are_told_from_those_who_own_their_job(store: JobStore, clock: C
     }
     (second,) = store.lease(epoch + 1, {"lost": "cpu"})
     assert store.owned([attempts["lost"], second.current_attempt]) == {second.current_attempt}
+    assert store.owned([attempts["lost"]]) == set()
     assert store.owned([Attempt("nobody", 1, epoch)]) == set()
     assert store.owned([]) == set()
 

@@ -85,12 +85,14 @@ def test_an_expired_lease_goes_to_the_next_attempt(store: JobStore, clock: Clock
     store.create(make_request("a"))
     epoch, began = store.next_epoch(), clock.now
     first = lease_one(store, epoch)
+    store.record_progress([Progress(first, Stage.DENOISING, 3)], epoch)
     clock.now += LEASE_S - 0.1
     assert store.waiting(1) == []
     assert store.lease(epoch, {"a": "a100"}) == []
     clock.now += 0.1
     (job,) = store.lease(epoch, {"a": "a100"})
     assert (job.attempt, job.started_at, job.tier) == (2, began, "a100")
+    assert (job.stage, job.step) == (None, 0)
     with pytest.raises(StaleAttempt, match="attempt 1"):
         store.complete(first, VIDEO)
     assert store.complete(job.current_attempt, VIDEO).result == VIDEO

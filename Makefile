@@ -27,9 +27,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install ## product photos to MP4 files through a real one-machine cluster
 	$(BIN)/shopreel demo
 
-test: install ## unit tests (no Ray), then integration on real Ray and a real S3 server
+test: install ## unit tests (no Ray), integration on real Ray and a real S3 server, several nodes
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest tests/multinode
 
 lint: install ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

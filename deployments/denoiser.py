@@ -183,6 +183,9 @@ class Denoiser:
         await asyncio.to_thread(save_calibration, self._store, calibration)
         return calibration
 
+    async def clips_in_flight(self) -> int:
+        return len(self._clips)
+
     async def check_health(self) -> None:
         """Fail when the engine is broken or a tick takes for ever; try a step now and then, when
         nothing else does."""

@@ -87,13 +87,14 @@ def test_without_a_cluster_it_says_so_at_once(
     assert not (tmp_path / "data").exists()
 
 
-def test_a_cluster_that_was_killed_is_no_cluster(tmp_path: Path) -> None:
-    from serve.commands.calibrate import NoCluster, _connected
-
+def test_a_cluster_that_was_killed_is_no_cluster(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         there = {"ray_address": f"127.0.0.1:{unused.getsockname()[1]}"}
         left_behind = {"base_url": "", "dashboard_url": "", "pid": 0, **there}
         (tmp_path / "cluster.json").write_text(json.dumps(left_behind))
-        with pytest.raises(NoCluster, match="no Ray cluster answers"), _connected(tmp_path, None):
-            pass
+        with pytest.raises(typer.Exit):
+            run_calibrate(tmp_path, None, [], as_json=False)
+    assert "no Ray cluster answers" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -15,14 +14,16 @@ from diffusion.errors import OutOfMemory
 from diffusion.gauge import REPEATS, WARM_UPS, Gauge, Measured, Sample, device_name
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelFolder
+from diffusion.params import SamplingParams
 from diffusion.trajectory import Bucket
-from tests.unit.engine_rig import Models, params
+from diffusion.weights import load_denoising_model
+from tests.unit.engine_rig import CPU, Models, params
 
 SMALL, LARGE = params(), params(width=64, height=48, num_frames=4)
 
 
 class Timed(Engine):
-    """An engine whose calls take what the test says, and which remembers them."""
+    """An engine whose calls take what a test says, and which remembers them."""
 
     takes: Callable[[Bucket, int], float]
 
@@ -32,16 +33,14 @@ class Timed(Engine):
 
 
 class Rig:
-    def __init__(self, folder: ModelFolder, engine: type[Engine] = Timed):
+    def __init__(self, folder: ModelFolder):
         self.models = Models.load(folder)
-        self.engine = engine(self.models.unet, EngineConfig())
+        self.engine = Timed(self.models.unet, EngineConfig())
         self.thread = EngineThread(self.engine, lambda _: None)
         self.architecture = Architecture.of(folder)
-        self.gauge = Gauge(
-            self.thread, self.architecture, torch.device("cpu"), torch.float32, False
-        )
+        self.gauge = Gauge(self.thread, self.architecture, CPU, torch.float32, False)
 
-    def flops(self, clip: Any) -> float:
+    def flops(self, clip: SamplingParams) -> float:
         return self.architecture.unet_flops(clip.width, clip.height, clip.num_frames)
 
 
@@ -66,15 +65,15 @@ def test_guided_steps_are_timed_by_their_median_without_the_first(rig: Rig) -> N
         shapes.add(bucket)
         return 100.0 if first else next(rest)
 
-    rig.engine.takes = takes  # type: ignore[attr-defined]
+    rig.engine.takes = takes
     measured = rig.gauge.measure([SMALL, LARGE])
     median = statistics.median([0.3, 0.1, 0.2, 0.9, 0.4])
     expected = 2 * (rig.flops(SMALL) + rig.flops(LARGE)) / (2 * median) / 1e12
     assert measured.tflops == pytest.approx(expected)
-    assert (measured.device, measured.bytes_factor) == (device_name(torch.device("cpu")), 1.0)
+    assert (measured.device, measured.bytes_factor) == (device_name(CPU), 1.0)
     small, large = Bucket(3, 4, 4), Bucket(4, 6, 8)
     each = WARM_UPS + REPEATS
-    assert rig.engine.calls == [(small, 2)] * each + [(large, 2)] * each  # type: ignore[attr-defined]
+    assert rig.engine.calls == [(small, 2)] * each + [(large, 2)] * each
 
 
 def test_a_card_without_room_for_two_rows_is_measured_with_one(rig: Rig) -> None:
@@ -83,7 +82,7 @@ def test_a_card_without_room_for_two_rows_is_measured_with_one(rig: Rig) -> None
             raise OutOfMemory("tried to allocate 1 GiB")
         return 0.5
 
-    rig.engine.takes = takes  # type: ignore[attr-defined]
+    rig.engine.takes = takes
     measured = rig.gauge.measure([SMALL, LARGE])
     assert measured.tflops == pytest.approx(rig.flops(SMALL) / 0.5 / 1e12)
     with pytest.raises(OutOfMemory, match="64x48, 4 frames"):
@@ -97,7 +96,7 @@ def test_clips_in_flight_go_on_meanwhile(rig: Rig) -> None:
         steps.append(rig.engine.steps_done)
         return 0.1
 
-    rig.engine.takes = takes  # type: ignore[attr-defined]
+    rig.engine.takes = takes
     long = replace(SMALL, num_inference_steps=900)
     rig.thread.call(lambda engine: rig.models.join(engine, "clip", long)).result(20)
     rig.gauge.measure([SMALL])
@@ -105,15 +104,14 @@ def test_clips_in_flight_go_on_meanwhile(rig: Rig) -> None:
 
 
 def test_the_tiny_model_is_measured_on_this_cpu(tiny: ModelFolder) -> None:
-    rig = Rig(tiny, Engine)
-    assert 0 < rig.gauge.measure([SMALL]).tflops < 100
-    rig.thread.stop()
+    thread = EngineThread(Engine(Models.load(tiny).unet, EngineConfig()), lambda _: None)
+    gauge = Gauge(thread, Architecture.of(tiny), CPU, torch.float32, False)
+    assert 0 < gauge.measure([SMALL]).tflops < 100
+    thread.stop()
 
 
 @pytest.mark.gpu
 def test_a_card_s_peak_is_near_the_predicted_one(tiny: ModelFolder) -> None:
-    from diffusion.weights import load_denoising_model
-
     device, dtype = torch.device("cuda"), torch.float16
     unet = load_denoising_model(tiny, device, dtype, "tiny")
     thread = EngineThread(Engine(unet, EngineConfig()), lambda _: None)

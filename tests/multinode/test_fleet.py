@@ -1,0 +1,145 @@
+"""Tiers, fractions, losses and returns on a cluster of several nodes."""
+
+import random
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from storage import keys
+from storage.jobs import Job
+from tests.multinode.rig import CHECKPOINT_STEPS, LARGE, MultiNode
+
+pytestmark = pytest.mark.timeout(300)
+
+MIDDLE = {"size": "128x128", "num_frames": 16, "num_inference_steps": 30}
+LONG = {"num_inference_steps": 150}
+
+
+def resumed_steps(job: Job) -> list[int]:
+    return [int(e.detail.split()[-1]) for e in job.events if e.kind == "resumed"]
+
+
+def test_replicas_stand_on_the_tiers_and_fractions_asked_for(fleet: MultiNode) -> None:
+    # Two halves of the one card that the node has.
+    assert fleet.nodes_of("Denoiser-a100") == [fleet.nodes["a100"].node_id] * 2
+    assert fleet.nodes_of("Denoiser-rtx4090") == []  # at rest
+
+
+def test_a_tier_at_rest_is_woken_by_a_backlog_and_goes_to_rest_again(fleet: MultiNode) -> None:
+    jobs = [fleet.create(seed=n, **MIDDLE) for n in range(12)]
+    fleet.until(lambda: fleet.replicas()["Denoiser-rtx4090"] == 1, 60, fleet.replicas)
+    assert fleet.nodes_of("Denoiser-rtx4090") == [fleet.nodes["rtx4090"].node_id]
+    assert {job.tier for job in fleet.completed(*jobs)} == {"a100", "rtx4090"}
+    fleet.until(lambda: fleet.replicas()["Denoiser-rtx4090"] == 0, 90, fleet.replicas)
+
+
+def test_a_large_clip_never_goes_to_a_small_tier(fleet: MultiNode) -> None:
+    """Not even behind a backlog that wakes the other tier."""
+    jobs = [fleet.create(seed=n, num_inference_steps=12, **LARGE) for n in range(6)]
+    jobs += [fleet.create(seed=n, **MIDDLE) for n in range(8)]
+    done = fleet.completed(*jobs)
+    assert {job.tier for job in done[:6]} == {"a100"}
+    assert {job.tier for job in done[6:]} == {"a100", "rtx4090"}
+
+
+def test_a_killed_denoiser_loses_no_more_than_a_checkpoint_interval(fleet: MultiNode) -> None:
+    job_id = fleet.create(**LONG)
+    fleet.step_reached(job_id, 4 * CHECKPOINT_STEPS)
+    for process in fleet.processes("Denoiser-a100"):
+        process.kill()
+    at_kill = fleet.job(job_id).step
+    (job,) = fleet.completed(job_id)
+    (resumed,) = resumed_steps(job)
+    # Progress is written once a second, so the kill was at least at this step.
+    assert resumed >= at_kill - CHECKPOINT_STEPS - 1
+    assert resumed % CHECKPOINT_STEPS == 0
+    fleet.until(lambda: fleet.replicas()["Denoiser-a100"] == 2, 60, fleet.replicas)
+
+
+def test_cancel_reaches_the_unet_within_a_step(fleet: MultiNode) -> None:
+    def steps() -> int:
+        asked = fleet.handle("Denoiser-a100").broadcast("steps_done")
+        return sum(asked.results(timeout_s=10))
+
+    job_id = fleet.create(**LONG, **LARGE)
+    fleet.step_reached(job_id, 3)
+    fleet.jobs.cancel("default", job_id)
+    fleet.handle("Dispatcher").stop.remote(job_id).result(timeout_s=10)
+    at_cancel = steps()
+    time.sleep(3)
+    assert steps() - at_cancel <= 1
+    assert fleet.job(job_id).status == "cancelled"
+
+
+def test_a_spot_notice_loses_no_step(fleet: MultiNode) -> None:
+    job_id = fleet.create(**LONG)
+    fleet.step_reached(job_id, 7)
+    fleet.drain_node("a100", seconds=20)
+    fleet.until(lambda: len(fleet.job(job_id).events) > 0, 20, lambda: fleet.job(job_id))
+    preempted = fleet.job(job_id).events[0]
+    assert preempted.kind == "preempted"
+    fleet.remove_node("a100")
+    fleet.add_node("a100")
+    (job,) = fleet.completed(job_id)
+    assert f"after step {resumed_steps(job)[0]}" in preempted.detail
+    fleet.until(lambda: fleet.replicas()["Denoiser-a100"] == 2, 90, fleet.replicas)
+
+
+def test_a_lost_node_costs_its_jobs_an_attempt_and_comes_back(fleet: MultiNode) -> None:
+    jobs = [fleet.create(seed=n, **LONG) for n in range(3)]
+    for job_id in jobs:
+        fleet.step_reached(job_id, CHECKPOINT_STEPS + 2)
+    fleet.remove_node("a100")
+    time.sleep(1)
+    fleet.add_node("a100")
+    for job in fleet.completed(*jobs, patience_s=180):
+        assert job.attempt >= 2
+        assert max(resumed_steps(job)) >= CHECKPOINT_STEPS
+    fleet.until(lambda: fleet.replicas()["Denoiser-a100"] == 2, 90, fleet.replicas)
+
+
+def test_a_clip_outlives_its_dispatcher_only_until_the_next_one_takes_it(
+    fleet: MultiNode,
+) -> None:
+    job_id = fleet.create(**LONG, **LARGE)
+    fleet.step_reached(job_id, 8)
+    (dispatcher,) = fleet.processes("Dispatcher")
+    dispatcher.kill()
+    (job,) = fleet.completed(job_id)
+    assert job.attempt == 2
+    assert resumed_steps(job)[0] >= 5
+    # No zombie: the replicas have no clip left.
+    asked = fleet.handle("Denoiser-a100").broadcast("clips_in_flight")
+    assert sum(asked.results(timeout_s=10)) == 0
+
+
+def test_fifty_mixed_jobs_under_random_kills_have_one_result_each(fleet: MultiNode) -> None:
+    chance = random.Random(7)
+    jobs = [
+        fleet.create(
+            seed=n,
+            num_inference_steps=chance.choice([10, 20, 40]),
+            priority=chance.choice(["interactive", "batch"]),
+            size=chance.choice(["64x64", "96x64", "64x96"]),
+            guidance_scale=chance.choice([1, 9]),
+        )
+        for n in range(50)
+    ]
+    deadline = time.monotonic() + 240
+    victims = ["Denoiser-a100", "Decoder", "VideoEncoder", "Dispatcher", "TextEncoder"]
+    kills = 0
+    while not all(fleet.job(j).status.is_terminal for j in jobs) and time.monotonic() < deadline:
+        time.sleep(chance.uniform(1, 2))
+        if kills < 8 and (found := fleet.processes(chance.choice(victims))):
+            with suppress(psutil.NoSuchProcess):
+                chance.choice(found).kill()
+                kills += 1
+    done = fleet.completed(*jobs, patience_s=5)
+    assert kills >= 3
+    results = [info.key for info in fleet.store.iter_objects("results/default/")]
+    for job in done:
+        assert job.result is not None
+        assert results.count(keys.result_key("default", job.request.result_id)) == 1
+        assert fleet.store.stat(job.result.video_key) is not None

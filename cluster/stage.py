@@ -12,6 +12,10 @@ _LEAVE_POLL_S = 0.2
 """How often a leaving replica looks whether its requests have ended; Serve's 2 s are long."""
 
 
+_HEALTH_PERIOD_S = 3.0
+"""Three failures in a row replace a replica."""
+
+
 class StageConfig(BaseModel):
     """Replicas, resources and concurrency of one deployment."""
 
@@ -59,6 +63,7 @@ class StageConfig(BaseModel):
             "max_ongoing_requests": self.max_ongoing_requests,
             "graceful_shutdown_timeout_s": self.drain_s,
             "graceful_shutdown_wait_loop_s": _LEAVE_POLL_S,
+            "health_check_period_s": _HEALTH_PERIOD_S,
             "autoscaling_config": {
                 "min_replicas": self.min_replicas,
                 "max_replicas": self.max_replicas,

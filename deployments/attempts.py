@@ -140,7 +140,9 @@ class Attempts:
                 self._fleet.cost.observe(tier, sampling, result.resumed_at, seconds)
             self._changed()
 
-        return Journey(self._stages, job, sampling, report, partial(self._note, job), denoised)
+        note = partial(self._note, job)
+        silence_s = self._fleet.tiers[tier].config.stall_s
+        return Journey(self._stages, job, sampling, report, note, denoised, silence_s)
 
     def _denoising_tier(self, job: Job) -> str | None:
         """The tier that has the job; None once it is in a stage behind the denoisers."""

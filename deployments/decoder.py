@@ -59,7 +59,9 @@ class Decoder:
         folder = ModelFolder.open(model)
         folder.verify(digests, "vae")
         device = open_device(config.torch_device, config.num_gpus, config.threads)
-        self._vae = load_vae_decoder(folder, device, getattr(torch, model.dtype_on(config.torch_device)))
+        self._vae = load_vae_decoder(
+            folder, device, getattr(torch, model.dtype_on(config.torch_device))
+        )
         self._chunk_frames = config.chunk_frames
         self._store = S3ObjectStore(store)
         self._handover = Handover()

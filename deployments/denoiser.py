@@ -1,6 +1,7 @@
 """Denoiser: the UNet on one GPU tier. Requests in flight share it step by step."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from deployments.handover import Handover
 from deployments.heartbeat import Heartbeat
 from deployments.leaving import LeaveNotice
 from deployments.timing import Timed
+from diffusion.errors import Preempted
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelConfig, ModelFolder, model_revision
 from diffusion.params import Priority, SamplingParams
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from diffusion.state import ImageCondition, TextCondition
 
 REPORT_EVERY_S = 0.25
+
+_LAST_WORDS_S = 0.5
+"""For the clips of a broken engine to hear of it, before the process ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,8 @@ class Denoiser:
         self._heartbeat = Heartbeat(
             lambda: self._clips.keys(), self._disown, self.drain, tier.orphan_s
         )
-        self._notice = LeaveNotice(self.drain)
+        self._leaving = False
+        self._notice = LeaveNotice(self.drain, self._close)
         self._handover = Handover()
         self._parting: set[asyncio.Task[None]] = set()  # saves of clips whose call was cancelled
         await asyncio.wrap_future(self._engine.call(lambda engine: engine.self_test()))
@@ -120,6 +126,8 @@ class Denoiser:
         from diffusion.engine import Degraded, Failed, Finished, Stepped
 
         attempt = order.attempt
+        if self._leaving:
+            raise Preempted(0)
         self._make_way_for(attempt)
         events: asyncio.Queue[Event | Exception] = asyncio.Queue()
         self._clips[attempt] = events
@@ -164,6 +172,10 @@ class Denoiser:
     async def drain(self) -> None:
         """Hand out every clip after the step in flight: a checkpoint, then Preempted."""
         await asyncio.wrap_future(self._engine.call(self._drain))
+
+    def _close(self) -> None:
+        """Take no clip from now on."""
+        self._leaving = True
 
     async def steps_done(self) -> int:
         """UNet steps of this replica since it started."""
@@ -268,6 +280,11 @@ class Denoiser:
                 self._shelf.save(attempt, event.checkpoint)
             else:
                 self._clips[attempt].put_nowait(event)
+        if self._engine.broken is not None and not self._leaving:
+            # Not left to the health check: until it has failed three times, this replica would
+            # draw jobs and fail them. Serve starts another at once.
+            self._leaving = True
+            self._loop.call_later(_LAST_WORDS_S, os._exit, 1)
 
 
 def _id(attempt: Attempt) -> str:

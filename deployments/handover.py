@@ -20,6 +20,10 @@ class HandoverLost(Exception):
     """What a reference stood for is gone: its maker's process or node, or Ray's count of it."""
 
 
+class ReplicaSilent(Exception):
+    """A denoiser's machine is frozen or unreachable, which Ray notices a minute later or never."""
+
+
 class Handover:
     """References made in this process, each kept for KEEP_S."""
 

@@ -9,7 +9,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone
-from deployments.handover import HandoverLost
+from deployments.handover import HandoverLost, ReplicaSilent
 from deployments.verdict import WORKER_LOST
 from diffusion.params import SamplingParams
 from storage.errors import StoreUnavailable
@@ -31,7 +31,8 @@ class Stages:
 
 class Journey:
     """One attempt at one job. `report` hears of every stage and step, `note` of what goes
-    otherwise than planned, and `denoised` of the moment when the slot is free again."""
+    otherwise than planned, and `denoised` of the moment when the slot is free again. A denoiser
+    that says nothing for `silence_s` between two steps is taken for lost."""
 
     def __init__(
         self,
@@ -41,11 +42,13 @@ class Journey:
         report: Callable[[Stage, int], None],
         note: Callable[[JobEvent], None],
         denoised: Callable[[Denoised], None],
+        silence_s: float,
     ):
         self._stages = stages
         self._job = job
         self._sampling = sampling  # a smaller clip than was asked for, where memory ran out
         self._report, self._note, self._denoised = report, note, denoised
+        self._silence_s = silence_s
 
     async def run(self, denoiser: DeploymentHandle) -> VideoFile:
         """The way of one video."""
@@ -75,19 +78,28 @@ class Journey:
             job.current_attempt, self._sampling, job.request.priority, job.request.deadline_at
         )
         events = denoiser.denoise.remote(order, text, image)
+        now = asyncio.get_running_loop().time
         try:
-            async for event in events:
-                if isinstance(event, StepDone):
-                    self._report(Stage.DENOISING, event.step)
-                elif isinstance(event, JobEvent):
-                    self._note(event)
-                else:
-                    result: Denoised = event
-        except BaseException:
+            async with asyncio.timeout(None) as silence:
+                async for event in events:
+                    # Not before the first word: a clip may have to wait for its replica to start.
+                    silence.reschedule(now() + self._silence_s)
+                    self._hear(event)
+                    if isinstance(event, Denoised):
+                        result = event
+        except BaseException as e:
             for response in (events, text, image):
                 response.cancel()
+            if isinstance(e, TimeoutError):
+                raise ReplicaSilent(f"no UNet step reported for {self._silence_s:g} s") from None
             raise
         return result
+
+    def _hear(self, event: StepDone | JobEvent | Denoised) -> None:
+        if isinstance(event, StepDone):
+            self._report(Stage.DENOISING, event.step)
+        elif isinstance(event, JobEvent):
+            self._note(event)
 
     async def _decode(self, denoised: Denoised) -> Decoded:
         self._report(Stage.DECODING, self._sampling.num_inference_steps)

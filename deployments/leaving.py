@@ -16,10 +16,11 @@ _POLL_S = 1.0
 
 
 class LeaveNotice:
-    """Calls `leave` once when this replica begins to stop, and once when its node is drained."""
+    """Calls `leave` once when this replica begins to stop, after `close`, and once when its node is
+    drained: from then on until it is stopped it may still get work, and do it."""
 
-    def __init__(self, leave: Callable[[], Awaitable[None]]):
-        self._leave = leave
+    def __init__(self, leave: Callable[[], Awaitable[None]], close: Callable[[], None]):
+        self._leave, self._close = leave, close
         self._loop = asyncio.get_running_loop()
         self._tasks = {asyncio.create_task(self._watch_node())}
         self._watch_serve()
@@ -32,7 +33,7 @@ class LeaveNotice:
         original = Replica._perform_graceful_shutdown
 
         async def noticed(replica: Any) -> None:
-            self._loop.call_soon_threadsafe(self._told, "Serve stops this replica")
+            self._loop.call_soon_threadsafe(self._stopped)
             await original(replica)
 
         Replica._perform_graceful_shutdown = noticed
@@ -51,6 +52,10 @@ class LeaveNotice:
             if node_id in draining:
                 self._told("this node is drained")
                 return
+
+    def _stopped(self) -> None:
+        self._close()
+        self._told("Serve stops this replica")
 
     def _told(self, why: str) -> None:
         log.warning("%s: clips in flight are handed out", why)

@@ -30,7 +30,9 @@ class TextEncoder:
         folder = ModelFolder.open(model)
         folder.verify(digests, "tokenizer", "text_encoder")
         device = open_device(config.torch_device, config.num_gpus, config.threads)
-        loaded = load_text_model(folder, device, getattr(torch, model.dtype_on(config.torch_device)))
+        loaded = load_text_model(
+            folder, device, getattr(torch, model.dtype_on(config.torch_device))
+        )
         self._lock = asyncio.Lock()
 
         @lru_cache(maxsize=config.cache_entries)

@@ -7,7 +7,7 @@ from enum import Enum
 import ray.exceptions
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
-from deployments.handover import HandoverLost
+from deployments.handover import HandoverLost, ReplicaSilent
 from diffusion.errors import (
     DeadlineExceeded,
     DiffusionError,
@@ -52,7 +52,7 @@ def judge(error: Exception) -> Verdict:
     if isinstance(error, VideoError):
         code = getattr(error, "code", "encode_failed")
         return Verdict(code, said, Retry.CHARGED if error.retryable else Retry.NO)
-    if isinstance(error, HandoverLost):
+    if isinstance(error, HandoverLost | ReplicaSilent):
         return Verdict("worker_lost", said, Retry.CHARGED)
     if isinstance(error, Preempted):
         return Verdict("preempted", said, Retry.AT_ONCE)

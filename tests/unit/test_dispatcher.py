@@ -2,7 +2,9 @@
 
 import asyncio
 import errno
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from diffusion.errors import (
     Preempted,
 )
 from diffusion.model_folder import ModelConfig
+from diffusion.params import Priority, SamplingParams
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.jobs import Job, JobStatus
@@ -72,13 +75,15 @@ class Handle:
 
     def __init__(self, make: Callable[[], Any]):
         self.calls: list[Any] = []
+        self.args: list[Any] = []  # of each call
         self._make = make
         self.encode = self.denoise = self.decode = self
 
     def options(self, **_: Any) -> "Handle":
         return self
 
-    def remote(self, *_: Any) -> Any:
+    def remote(self, *args: Any) -> Any:
+        self.args.append(args)
         self.calls.append(self._make())
         return self.calls[-1]
 
@@ -356,6 +361,209 @@ def test_a_tier_that_lost_its_node_gives_its_jobs_to_another(tmp_path: Path) -> 
         rig.jobs.create(make_request("other"))
         await rig.until("other", JobStatus.COMPLETED)
         await rig.until("job", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+LARGE = SamplingParams("a bag turns", "", 128, 128, 16, 4, 9.0, 16, seed=1)
+TWO_TIERS = [TierConfig(name="a100", tflops=20), TierConfig(name="rtx4090", tflops=10)]
+
+
+def on_two_tiers(rig: Rig) -> None:
+    rig.tiers = TWO_TIERS
+    rig.counts = {"Denoiser-a100": 1, "Denoiser-rtx4090": 1}
+
+
+def test_out_of_memory_goes_down_the_whole_ladder(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        on_two_tiers(rig)
+        rig.faults["denoise"] = [OutOfMemory("tried 9 GiB")] * 5
+        await rig.start()
+        request = replace(make_request("job"), sampling=LARGE, may_downgrade=True)
+        rig.jobs.create(request)
+        job = await rig.until("job", JobStatus.COMPLETED)
+        ladder = ["other_tier", "smaller_size", "other_tier", "fewer_frames", "other_tier"]
+        assert [event.kind for event in job.events] == ladder
+        made = rig.video_encoder.args[-1][1]
+        assert (made.width, made.height, made.num_frames) == (64, 64, 8)
+        tried = [args[0].sampling for handle in rig.denoisers for args in handle.args]
+        assert len(tried) == 6
+        assert {(s.width, s.num_frames) for s in tried} == {(128, 16), (64, 16), (64, 8)}
+
+    run(scenario)
+
+
+def test_who_wants_this_clip_or_none_is_told_that_there_is_none(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        on_two_tiers(rig)
+        rig.faults["denoise"] = [OutOfMemory("tried 9 GiB")] * 2
+        await rig.start()
+        rig.jobs.create(replace(make_request("job"), sampling=LARGE))
+        job = await rig.until("job", JobStatus.FAILED)
+        assert (job.error_code, job.error_message) == ("out_of_memory", "tried 9 GiB")
+        assert [event.kind for event in job.events] == ["other_tier"]
+        rig.jobs.create(make_request("next"))
+        await rig.until("next", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+def test_a_decoder_out_of_memory_makes_a_smaller_clip_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        on_two_tiers(rig)
+        rig.faults["decode"] = [OutOfMemory("tried 9 GiB")]
+        await rig.start()
+        rig.jobs.create(replace(make_request("job"), sampling=LARGE, may_downgrade=True))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert [event.kind for event in job.events] == ["smaller_size"]
+
+    run(scenario)
+
+
+def test_a_job_that_fits_no_tier_any_more_is_turned_away(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.tiers = [TierConfig(name="cpu", num_gpus=1, vram_gb=2, device="cpu")]
+        await rig.start()
+        rig.jobs.create(make_request("job"))
+        job = await rig.until("job", JobStatus.FAILED)
+        assert job.error_code == "does_not_fit"
+
+    run(scenario)
+
+
+def test_moving_a_clip_costs_no_attempt(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.faults["denoise"] = [Preempted(step) for step in range(2 * MAX_ATTEMPTS)]
+        await rig.start()
+        rig.jobs.create(make_request("job"))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert job.attempt == 2 * MAX_ATTEMPTS + 1
+        assert [event.kind for event in job.events] == ["preempted"] * 2 * MAX_ATTEMPTS
+
+    run(scenario)
+
+
+def test_a_denoiser_that_falls_silent_is_given_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.tiers = [TierConfig(name="cpu", stall_s=0.2)]
+        rig.gate.clear()
+        await rig.start()
+        rig.jobs.create(make_request("job"))
+        while len(rig.denoisers[0].calls) < 2:
+            await asyncio.sleep(0.01)
+        assert rig.denoisers[0].calls[0].cancelled
+        rig.gate.set()
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert job.events[0].detail == "no UNet step reported for 0.2 s"
+
+    run(scenario)
+
+
+def test_a_deadline_ends_a_job_that_still_waits_and_goes_with_one_that_runs(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        await rig.start()
+        deadline_at = time.time() + 0.5
+        for number in range(4):  # three find a slot
+            priority = Priority.INTERACTIVE if number < 2 else Priority.BATCH
+            rig.jobs.create(
+                replace(make_request(f"job{number}"), deadline_at=deadline_at, priority=priority)
+            )
+        job = await rig.until("job3", JobStatus.FAILED)
+        assert job.error_code == "deadline_exceeded"
+        orders = [args[0] for args in rig.denoisers[0].args]
+        assert {order.deadline_at for order in orders} == {deadline_at}
+        assert [order.priority for order in orders].count(Priority.BATCH) <= 1
+        rig.gate.set()
+        await rig.until("job0", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+def test_stop_cancels_the_call_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        rig.jobs.create(make_request("job"))
+        while not rig.denoisers[0].calls:
+            await asyncio.sleep(0.01)
+        rig.jobs.cancel("shop", "job")
+        await dispatcher.stop("job")
+        while not rig.denoisers[0].calls[0].cancelled:
+            await asyncio.sleep(0)
+        assert rig.job("job").status is JobStatus.CANCELLED
+
+    run(scenario)
+
+
+def test_a_denoiser_hears_which_clips_nobody_wants(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        for name in ("kept", "cancelled"):
+            rig.jobs.create(make_request(name))
+            await rig.until(name, JobStatus.IN_PROGRESS)
+        kept, cancelled = (rig.job(name).current_attempt for name in ("kept", "cancelled"))
+        zombie = replace(kept, number=kept.number - 1)
+        rig.jobs.cancel("shop", "cancelled")
+        asked = frozenset({kept, cancelled, zombie})
+        assert await dispatcher.unwanted(asked) == {cancelled, zombie}
+
+    run(scenario)
+
+
+def test_two_dispatchers_at_once_do_no_harm(tmp_path: Path) -> None:
+    """A rolling upgrade: the new one starts while the old one is at work."""
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path, lease_s=0.5)
+        old = await rig.start()
+        for number in range(30):
+            rig.jobs.create(make_request(f"job{number}"))
+        await rig.until("job2", JobStatus.COMPLETED)
+        new = await rig.start()
+        await old.wake()
+        for number in range(30):
+            job = await rig.until(f"job{number}", JobStatus.COMPLETED)
+            assert job.attempt <= 2
+        assert await old.not_ready() != []
+        assert await new.not_ready() == []
+        for dispatcher in (old, new):
+            await dispatcher.check_health()
+
+    run(scenario)
+
+
+def test_the_autoscaler_hears_of_work_once_the_queue_was_looked_at(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.tiers = [TierConfig(name="cpu", min_replicas=0)]
+        rig.counts = {"Denoiser-cpu": 0}
+        for number in range(20):
+            rig.jobs.create(make_request(f"job{number}"))
+        dispatcher = await rig.start()
+        assert await dispatcher.record_autoscaling_stats() == {}
+        while not (stats := await dispatcher.record_autoscaling_stats()):
+            await asyncio.sleep(0.01)
+        sampling = make_request("job").sampling
+        one_s = CostModel(ARCHITECTURE, rig.tiers, ModelConfig(source="tiny"), {}).seconds(
+            sampling, "cpu"
+        )
+        assert stats["backlog_gpu_s/Denoiser-cpu"] == pytest.approx(20 * one_s)
+        assert stats["in_flight/Denoiser-cpu"] == 0
+        dispatcher.counts = {"Denoiser-cpu": 1}
+        await rig.until("job19", JobStatus.COMPLETED)
 
     run(scenario)
 

@@ -190,4 +190,5 @@ def test_a_stage_becomes_serve_options() -> None:
         "label_selector": {"tier": "a100"},
     }
     assert options["autoscaling_config"]["min_replicas"] == 0
-    assert (stage.device, StageConfig().device) == ("cuda", "cpu")
+    assert (stage.torch_device, StageConfig().torch_device) == ("cuda", "cpu")
+    assert StageConfig(num_gpus=1, device="cpu").torch_device == "cpu"

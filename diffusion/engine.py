@@ -193,7 +193,8 @@ class Engine:
         """One UNet step of as many requests of one shape as fit, and what came of it."""
         events: list[Event] = list(self._drop_late())
         now = self._clock()
-        turns = choose(self._turns(), self._max_rows, now, self._config.patience_s)
+        config = self._config
+        turns = choose(self._turns(), self._max_rows, now, config.patience_s, config.mixed_calls)
         if not turns:
             return events
         lives = {turn.request_id: self._live[turn.request_id] for turn in turns}

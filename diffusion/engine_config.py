@@ -30,6 +30,11 @@ class EngineConfig(BaseModel):
         description="row counts that calls are padded to. One makes a clip's bits independent of"
         " its company, a few spare torch.compile a graph for each; rows of padding are paid for",
     )
+    mixed_calls: bool = Field(
+        False,
+        description="batch rows join calls of interactive ones: more clips an hour where one clip"
+        " does not fill the card, slower for the people",
+    )
     patience_s: float = Field(10.0, gt=0, description="whoever waited so long gets the next step")
     checkpoint_steps: int = Field(10, ge=1, description="a checkpoint after so many steps")
     checkpoint_s: float = Field(20.0, gt=0, description="or so many seconds")

@@ -20,13 +20,19 @@ class Turn:
 
 
 def choose(
-    turns: Iterable[Turn], max_rows: Callable[[Hashable], int], now: float, patience_s: float
+    turns: Iterable[Turn],
+    max_rows: Callable[[Hashable], int],
+    now: float,
+    patience_s: float,
+    mixed: bool = False,
 ) -> Sequence[Turn]:
     """Those who step now: of one bucket, and together at most `max_rows` of it.
 
     Interactive before batch, then by deadline, then by arrival, so that an interactive request that
     joins is in the very next call. But whoever has waited `patience_s` for a step gets this one:
     nobody starves, whatever arrives. A request that is alone larger than `max_rows` runs alone.
+    Batch rows join a call of interactive ones only if `mixed`: one clip fills a large card, and
+    every further row makes the call longer for who waits.
     """
     waiting = sorted(turns, key=lambda turn: _rank(turn, now, patience_s))
     if not waiting:
@@ -34,7 +40,8 @@ def choose(
     first, *others = waiting
     chosen, room = [first], max_rows(first.bucket) - first.rows
     for turn in others:
-        if turn.bucket == first.bucket and turn.rows <= room:
+        slows = first.priority is Priority.INTERACTIVE and turn.priority is Priority.BATCH
+        if turn.bucket == first.bucket and turn.rows <= room and (mixed or not slows):
             chosen.append(turn)
             room -= turn.rows
     return chosen

@@ -18,14 +18,21 @@ def turn(name: str, **changes: object) -> Turn:
     return Turn(name, **(values | changes))  # type: ignore[arg-type]
 
 
-def chosen(*turns: Turn, max_rows: int = 4, now: float = 1.0, patience_s: float = 10) -> list[str]:
-    return [t.request_id for t in choose(turns, lambda _: max_rows, now, patience_s)]
+def chosen(
+    *turns: Turn,
+    max_rows: int = 4,
+    now: float = 1.0,
+    patience_s: float = 10,
+    mixed: bool = False,
+) -> list[str]:
+    return [t.request_id for t in choose(turns, lambda _: max_rows, now, patience_s, mixed)]
 
 
 def test_an_interactive_request_is_in_the_next_call() -> None:
     batch = [turn(f"batch{n}", arrived=n) for n in range(3)]
     person = turn("person", priority=Priority.INTERACTIVE, arrived=9)
-    assert chosen(*batch, person) == ["person", "batch0"]
+    assert chosen(*batch, person) == ["person"]
+    assert chosen(*batch, person, mixed=True) == ["person", "batch0"]
     assert chosen(*batch, person, max_rows=2) == ["person"]
 
 

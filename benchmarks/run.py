@@ -10,7 +10,20 @@ from rich.console import Console
 
 from benchmarks.machine import write
 
-PARTS = ("stages", "hops", "overhead", "video", "memory")
+PARTS = (
+    "stages",
+    "hops",
+    "overhead",
+    "video",
+    "memory",
+    "engine",
+    "latency",
+    "torch_options",
+    "gpu",
+    "dispatch",
+    "kills",
+    "nodes",
+)
 
 
 def main(part: str) -> int:
@@ -33,6 +46,8 @@ def main(part: str) -> int:
     with console.status(f"measuring {part}"):
         # Imported late: Ray and transformers read the environment when they are imported.
         figures = importlib.import_module(f"benchmarks.parts.{part}").measure()
+    if figures is None:
+        return 0  # the part has said why, or where it kept them itself
     path = write(part, figures)
     console.print_json(json.dumps(figures))
     console.print(f"kept in {path.relative_to(path.parents[2])}")

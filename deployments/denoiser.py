@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from diffusion.checkpoint import Checkpoint
-    from diffusion.engine import Engine, Event
+    from diffusion.engine import Engine
+    from diffusion.events import Event
     from diffusion.state import ImageCondition, TextCondition
 
 REPORT_EVERY_S = 0.25
@@ -123,7 +124,7 @@ class Denoiser:
         after the step in flight and leaves a checkpoint. Raises OutOfMemory, NonFiniteLatents,
         DeadlineExceeded, EngineBroken, Preempted, and StaleAttempt when a newer attempt is known.
         """
-        from diffusion.engine import Degraded, Failed, Finished, Stepped
+        from diffusion.events import Degraded, Failed, Finished, Stepped
 
         attempt = order.attempt
         if self._leaving:
@@ -266,7 +267,7 @@ class Denoiser:
         self._loop.call_soon_threadsafe(self._sort, events)
 
     def _sort(self, events: Sequence["Event"]) -> None:
-        from diffusion.engine import Saved, Stepped
+        from diffusion.events import Saved, Stepped
 
         attempts = {_id(attempt): attempt for attempt in self._clips}
         steps = sum(isinstance(event, Stepped) for event in events)

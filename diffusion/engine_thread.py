@@ -8,8 +8,9 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from diffusion.engine import Engine, Event
+from diffusion.engine import Engine
 from diffusion.errors import DiffusionError, EngineBroken
+from diffusion.events import Event
 
 log = logging.getLogger(__name__)
 

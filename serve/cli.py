@@ -96,6 +96,24 @@ def doctor(
     run_doctor(config, data, as_json)
 
 
+@app.command()
+def calibrate(
+    data: DataFolder = DEFAULT_DATA,
+    tier: Annotated[
+        list[str] | None, typer.Option("--tier", help="Only this one; may be repeated.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster that `up` did not start.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what each tier of a running cluster sustains; it counts from the next start on."""
+    with interruptible():
+        from serve.commands.calibrate import run_calibrate
+
+        run_calibrate(data, address, tier or [], as_json)
+
+
 @app.command("config")
 def show_config(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Print every setting in force and where it came from."""

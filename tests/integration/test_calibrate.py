@@ -60,7 +60,7 @@ def test_what_a_tier_sustains_is_stored_and_counts_from_the_next_start_on(tmp_pa
         all_tiers = calibrate(data)
         assert all_tiers.returncode == 1
         assert "tier spare is at rest" in all_tiers.stderr
-        assert "standard clip, s (128x128, 16 frames, 50 steps)" in all_tiers.stdout
+        assert "standard clip: 128x128, 16 frames, 50 steps" in all_tiers.stdout
         assert "Traceback" not in all_tiers.stderr
     with EmbeddedS3(data / "s3") as s3:
         tiers = [TierConfig(**AT_WORK), TierConfig(**AT_REST)]

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffusion.engine import Engine, Event, Failed, Finished, Saved, Stepped, denoise
+from diffusion.engine import Engine, denoise
 from diffusion.engine_config import EngineConfig
+from diffusion.events import Event, Failed, Finished, Saved, Stepped
 from diffusion.image import encode_image
 from diffusion.model_folder import ModelFolder
 from diffusion.params import SamplingParams

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusion.checkpoint import Checkpoint
-from diffusion.engine import Degraded, Engine, Finished, Saved, denoise
+from diffusion.engine import Engine, denoise
 from diffusion.engine_config import EngineConfig, TorchOptions
 from diffusion.errors import (
     CheckpointMismatch,
@@ -17,6 +17,7 @@ from diffusion.errors import (
     OutOfMemory,
     Preempted,
 )
+from diffusion.events import Degraded, Finished, Saved
 from diffusion.model_folder import ModelFolder
 from diffusion.params import Priority, Sampler
 from tests.unit.engine_rig import (

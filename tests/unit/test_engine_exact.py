@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffusion.checkpoint import Checkpoint
-from diffusion.engine import Engine, Saved
+from diffusion.engine import Engine
 from diffusion.engine_config import EngineConfig
+from diffusion.events import Saved
 from diffusion.model_folder import ModelFolder
 from diffusion.params import Priority, Sampler, SamplingParams, TimestepSpacing
 from tests.unit.engine_rig import Models, params, results

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion.engine import Engine, Event, Failed, Finished
+from diffusion.engine import Engine
 from diffusion.engine_config import EngineConfig
 from diffusion.engine_thread import EngineThread
 from diffusion.errors import EngineBroken
+from diffusion.events import Event, Failed, Finished
 from diffusion.model_folder import ModelFolder
 from tests.unit.engine_rig import Models, params
 

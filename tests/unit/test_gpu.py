@@ -7,8 +7,9 @@ import torch
 from diffusion.checkpoint import Checkpoint
 from diffusion.decode import decode_latents
 from diffusion.device import open_device
-from diffusion.engine import Degraded, Engine, Saved, denoise
+from diffusion.engine import Engine, denoise
 from diffusion.engine_config import EngineConfig
+from diffusion.events import Degraded, Saved
 from diffusion.image import encode_image
 from diffusion.model_folder import ModelFolder
 from diffusion.params import Sampler, SamplingParams

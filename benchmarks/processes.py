@@ -1,0 +1,30 @@
+"""What each process of a one-machine cluster is, and the CPU time it has used."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import psutil
+
+
+def name_of(process: psutil.Process) -> str:
+    """Ray renames its workers to what they run; daemons go by their program."""
+    line = process.cmdline()
+    title = line[0] if line else process.name()
+    if title.startswith("ray::"):
+        return title.removeprefix("ray::").partition(".")[0].rpartition(":")[2]
+    if title.startswith("ray-dashboard"):
+        return "dashboard modules"
+    scripts = [part for part in line if part.endswith(".py")]
+    return Path(scripts[0] if scripts else title).name
+
+
+def cpu_seconds() -> dict[str, float]:
+    """Of this process's descendants so far, by name."""
+    seconds: dict[str, float] = defaultdict(float)
+    for process in psutil.Process().children(recursive=True):
+        try:
+            times = process.cpu_times()
+            seconds[name_of(process)] += times.user + times.system
+        except psutil.NoSuchProcess:
+            continue
+    return seconds

@@ -1,0 +1,47 @@
+"""What a tick of the engine reports, by request id."""
+
+from dataclasses import dataclass
+
+from diffusion.checkpoint import Checkpoint
+from diffusion.errors import DiffusionError
+from diffusion.state import Latents
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    request_id: str
+    step: int  # steps done
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    request_id: str
+    latents: Latents
+    seconds: float  # of UNet calls, each shared by the rows in it
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    request_id: str
+    error: DiffusionError
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint is due; storing it is the caller's."""
+
+    request_id: str
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """The engine went on in another way than planned: chunked_unet, solo_rows, safe_precision,
+    checkpoint_refused."""
+
+    request_id: str
+    kind: str
+    detail: str
+
+
+Event = Stepped | Finished | Failed | Saved | Degraded

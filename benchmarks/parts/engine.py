@@ -38,8 +38,8 @@ def measure() -> dict[str, Any]:
     middle = random_model(MIDDLE, CPU, torch.float32)
     return {
         "goal": GOAL,
-        "tiny model, 128x128, 16 frames": against_bare_calls(tiny, standard, rounds=25),
-        "9.9 M parameters, 128x128, 16 frames": against_bare_calls(middle, standard, rounds=9),
+        "tiny model, 128x128, 16 frames": against_bare_calls(tiny, standard, rounds=40),
+        "9.9 M parameters, 128x128, 16 frames": against_bare_calls(middle, standard, rounds=11),
         "published sizes, without a UNet": {
             name: _beside_an_a100(params) for name, params in PUBLISHED_SIZES.items()
         },

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.arrivals import Asked, Source, poisson
@@ -142,7 +143,7 @@ async def _tiny() -> list[Run]:
     standard = clip(64, 64, 16, 12)
     clips = {BATCH: standard, PREVIEW: clip(64, 64, 8, 8), STANDARD: standard}
     replica = Replica(tiny_model(), clips, FASTER)
-    alone_s = replica.alone_s(rounds=15)
+    alone_s = replica.alone_s(rounds=60)
     runs: list[Run] = []
     for seed, names in zip(SEEDS, ((OURS, FIFO), (FIFO, OURS)), strict=False):
         trace = replica.trace(LOADS[FULL], TINY_S, alone_s, seed)
@@ -227,12 +228,14 @@ def _interactive(served: Sequence[Served]) -> list[float]:
     return [s.latency_s for s in served if s.asked.priority is Priority.INTERACTIVE]
 
 
-def _percentiles(values: list[float]) -> dict[str, float]:
+def _percentiles(values: list[float]) -> dict[str, float] | None:
+    """None where no such request came."""
+    if not values:
+        return None
     return {f"p{p}": round(_percentile(values, p), 3) for p in (50, 95)} | {
         "max": round(max(values), 3)
     }
 
 
 def _percentile(values: list[float], percent: int) -> float:
-    """By linear interpolation, as numpy's default."""
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+    return float(np.percentile(values, percent))

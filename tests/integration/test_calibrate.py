@@ -46,6 +46,12 @@ def test_what_a_tier_sustains_is_stored_and_counts_from_the_next_start_on(tmp_pa
     )
     with LiveCluster(data, config) as cluster:
         assert rates(data) == {"cpu": 0.05, "spare": 0.05}
+        all_tiers = calibrate(data)  # first: a video may wake the tier that is at rest
+        assert all_tiers.returncode == 1
+        assert "tier spare is at rest" in all_tiers.stderr
+        assert "standard clip: 128x128, 16 frames, 50 steps" in all_tiers.stdout
+        assert "Traceback" not in all_tiers.stderr
+
         with cluster.client() as client:
             video = client.create(PHOTO, prompt="a watch turns", num_inference_steps=60)
             ran = calibrate(data, "--tier", "cpu", "--json")
@@ -56,18 +62,11 @@ def test_what_a_tier_sustains_is_stored_and_counts_from_the_next_start_on(tmp_pa
         assert (measured["tier"], measured["bytes_factor"]) == ("cpu", 1.0)
         assert measured["device"]
         assert measured["standard_s"] > 0
-
-        all_tiers = calibrate(data)
-        assert all_tiers.returncode == 1
-        assert "tier spare is at rest" in all_tiers.stderr
-        assert "standard clip: 128x128, 16 frames, 50 steps" in all_tiers.stdout
-        assert "Traceback" not in all_tiers.stderr
     with EmbeddedS3(data / "s3") as s3:
         tiers = [TierConfig(**AT_WORK), TierConfig(**AT_REST)]
         stored = load_calibrations(S3ObjectStore(s3.config), tiers)
     assert list(stored) == ["cpu"]
-    assert stored["cpu"].device == measured["device"]
-    assert stored["cpu"].measured_at > measured["measured_at"]
+    assert (stored["cpu"].tflops, stored["cpu"].device) == (measured["tflops"], measured["device"])
     with LiveCluster(data, config):
         assert rates(data) == {"cpu": stored["cpu"].tflops, "spare": 0.05}
 

@@ -66,6 +66,8 @@ def prepare_environment(data: Path) -> None:
         RAY_USAGE_STATS_ENABLED="0",
         RAY_SERVE_LOG_TO_STDERR="0",
         RAY_DEDUP_LOGS="1",
+        # A handle that outlives ray.shutdown() would start a cluster of its own.
+        RAY_ENABLE_AUTO_CONNECT="0",
         # Ray's handler would print a stack trace for every Ctrl-C.
         RAY_DISABLE_FAILURE_SIGNAL_HANDLER="1",
         # Ray's own switch for "this machine alone": every daemon listens on 127.0.0.1.

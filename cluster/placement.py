@@ -93,17 +93,13 @@ def place(
     """
     plan = Plan()
     share = defaultdict(float, in_flight_s)
-
-    def rank(candidate: Candidate) -> tuple[bool, float, float, float]:
-        aged = now - candidate.created_at >= ageing_s
-        last = candidate.priority is Priority.BATCH and not aged
-        deadline = float("inf") if candidate.deadline_at is None else candidate.deadline_at
-        return last, share[candidate.tenant], deadline, candidate.created_at
-
-    waiting = list(candidates)
-    while waiting:
-        candidate = min(waiting, key=rank)
-        waiting.remove(candidate)
+    queues = _queues(candidates, now, ageing_s)
+    while queues:
+        # The class first, then the tenant with the least work, then its own order.
+        key = min(queues, key=lambda k: (k[0], share[k[1]], *_urgency(queues[k][-1])))
+        candidate = queues[key].pop()
+        if not queues[key]:
+            del queues[key]
         able = [
             tiers[name]
             for name in candidate.seconds
@@ -118,3 +114,23 @@ def place(
         share[candidate.tenant] += candidate.seconds[tier.name]
         (plan.starts if starts else plan.held)[candidate.job_id] = tier.name
     return plan
+
+
+def _queues(
+    candidates: Sequence[Candidate], now: float, ageing_s: float
+) -> dict[tuple[bool, str], list[Candidate]]:
+    """By (comes last, tenant): each tenant's jobs of a class, the most urgent at the end."""
+    queues: dict[tuple[bool, str], list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        aged = now - candidate.created_at >= ageing_s
+        last = candidate.priority is Priority.BATCH and not aged
+        queues[last, candidate.tenant].append(candidate)
+    for queue in queues.values():
+        queue.sort(key=_urgency)
+        queue.reverse()
+    return dict(queues)
+
+
+def _urgency(candidate: Candidate) -> tuple[float, float]:
+    deadline = float("inf") if candidate.deadline_at is None else candidate.deadline_at
+    return deadline, candidate.created_at

@@ -34,6 +34,7 @@ class StageConfig(BaseModel):
         "auto", description="auto: cuda where num_gpus is above 0; cpu rehearses GPU nodes without"
     )
     threads: int = Field(1, ge=1, description="compute threads; Ray would set one below one CPU")
+    stall_s: float = Field(300.0, gt=0, description="work on one clip that takes longer is a hang")
     drain_s: float = Field(30.0, ge=0, description="time for work in flight when a replica leaves")
 
     @model_validator(mode="after")

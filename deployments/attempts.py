@@ -10,16 +10,17 @@ from functools import partial
 from deployments.denoiser import Denoised
 from deployments.fleet import Fleet
 from deployments.journey import Journey, Stages
-from deployments.verdict import Retry, judge
+from deployments.verdict import Retry, Verdict, judge
 from diffusion.errors import OutOfMemory
 from monitoring import metrics
-from storage.errors import IllegalTransition, StaleAttempt, StorageError
+from storage.errors import IllegalTransition, StaleAttempt, StorageError, StoreUnavailable
 from storage.job_contract import JobStore, Progress
 from storage.jobs import Attempt, Job, JobEvent, Stage
 
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 60.0
+_TABLE_WAITS_S = (0.5, 1, 2, 4, 8, 8, 8, 8)
 
 Write = Callable[..., object]
 """A way out of an attempt: JobStore.complete, fail or release, waiting for (attempt, events=…)."""
@@ -37,6 +38,9 @@ class Attempts:
         self._at: dict[Attempt, tuple[Stage, int]] = {}
         self._events: dict[Attempt, list[JobEvent]] = defaultdict(list)  # not yet in the table
         self._pause = (0.0, 0.0, "")  # until when (monotonic), how long, why
+        self._completed = 0  # jobs
+        self._waited: dict[str, int] = {}  # jobs completed when a job last failed for the cluster
+        self._furthest: dict[str, int] = {}  # step at which a job last lost its worker
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -92,9 +96,10 @@ class Attempts:
 
     async def _run(self, job: Job) -> None:
         outcome, write = await self._outcome(job)
-        if outcome != "released":
-            self._fleet.forget(job)
-        await self._write(job, outcome, write)
+        if await self._write(job, outcome, write) != "released":
+            self._fleet.forget(job.id)
+            self._furthest.pop(job.id, None)
+            self._waited.pop(job.id, None)
 
     async def _turn_away(self, job: Job) -> None:
         """The tiers have changed since the job was accepted."""
@@ -118,13 +123,28 @@ class Attempts:
             log.warning("job %s attempt %d: %s", job.id, job.attempt, verdict, exc_info=error)
             if verdict.retry is Retry.NO:
                 return "failed", self._failed(error)
-            if verdict.retry is Retry.LATER:
-                self._take_a_break(verdict.message)
             self._note(job, JobEvent(time.time(), verdict.code, verdict.message))
-            charge = verdict.retry is Retry.CHARGED
-            return "released", self._released(verdict.code, charge)
+            return "released", self._released(verdict.code, self._is_charged(job, verdict))
         self._pause = (0.0, 0.0, "")
+        self._completed += 1
         return "completed", partial(self._jobs.complete, video=video)
+
+    def _is_charged(self, job: Job, verdict: Verdict) -> bool:
+        """Whether the failure counts against the job, and a pause where the cluster is unwell."""
+        if verdict.retry is Retry.LATER:
+            since = self._waited.get(job.id)
+            self._waited[job.id] = self._completed
+            if since is not None and self._completed > since:
+                return True  # the cluster is well: others got through since it failed like this
+            self._take_a_break(verdict.message)
+            return False
+        if verdict.code == "worker_lost":
+            # A job that gets further each time does not end its workers: it shares their fate.
+            step = self._at.get(job.current_attempt, (Stage.ENCODING, 0))[1]
+            further = step > self._furthest.get(job.id, 0)
+            self._furthest[job.id] = max(step, self._furthest.get(job.id, 0))
+            return not further
+        return verdict.retry is Retry.CHARGED
 
     def _journey(self, job: Job) -> Journey:
         attempt, tier = job.current_attempt, job.tier or ""
@@ -149,17 +169,28 @@ class Attempts:
         tier = self._fleet.tiers[job.tier or ""]
         return tier.config.name if job.current_attempt in tier.clips else None
 
-    async def _write(self, job: Job, outcome: str, write: Write) -> None:
+    async def _write(self, job: Job, outcome: str, write: Write) -> str:
+        """Record the end, however long the table is away: what was paid for is not lost. Returns
+        how it ended in the table."""
         attempt = job.current_attempt
-        try:
-            await asyncio.to_thread(write, attempt, events=tuple(self._events[attempt]))
-        except (StaleAttempt, IllegalTransition):
-            outcome = "stale"
-        except StorageError:
-            log.exception("the end of %s is not written; its lease will run out", job.id)
-            outcome = "unrecorded"
+        for wait_s in (*_TABLE_WAITS_S, None):
+            try:
+                await asyncio.to_thread(write, attempt, events=tuple(self._events[attempt]))
+            except (StaleAttempt, IllegalTransition):
+                outcome = "stale"
+            except StoreUnavailable:
+                log.exception("the end of %s is not written yet", job.id)
+                if wait_s is not None:
+                    await asyncio.sleep(wait_s)
+                    continue
+                outcome = "unrecorded"  # its lease will run out
+            except StorageError:
+                log.exception("the end of %s cannot be written; its lease will run out", job.id)
+                outcome = "unrecorded"
+            break
         metrics.ATTEMPTS.inc(tags={"outcome": outcome})
         log.info("job %s attempt %d: %s", job.id, job.attempt, outcome)
+        return outcome
 
     def _note(self, job: Job, event: JobEvent) -> None:
         metrics.JOB_EVENTS.inc(tags={"kind": event.kind})

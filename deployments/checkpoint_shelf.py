@@ -77,15 +77,17 @@ class CheckpointShelf:
         return found
 
     async def _store_waiting(self, attempt: Attempt) -> None:
+        key = keys.checkpoint_key(attempt)
         try:
             while checkpoint := self._waiting.pop(attempt, None):
                 data = await asyncio.to_thread(checkpoint.to_bytes)
-                key = keys.checkpoint_key(attempt)
-                await asyncio.to_thread(self._store.put, key, data, _MEDIA_TYPE)
-                metrics.CHECKPOINTS.inc(tags={"outcome": "stored"})
-                metrics.CHECKPOINT_BYTES.inc(len(data))
-        except StorageError:
-            metrics.CHECKPOINTS.inc(tags={"outcome": "failed"})
-            log.warning("a checkpoint of %s could not be stored", attempt.job_id, exc_info=True)
+                try:
+                    await asyncio.to_thread(self._store.put, key, data, _MEDIA_TYPE)
+                except StorageError:  # a newer one that waits is tried all the same
+                    metrics.CHECKPOINTS.inc(tags={"outcome": "failed"})
+                    log.warning("a checkpoint is not stored: %s", key, exc_info=True)
+                else:
+                    metrics.CHECKPOINTS.inc(tags={"outcome": "stored"})
+                    metrics.CHECKPOINT_BYTES.inc(len(data))
         finally:
             del self._storing[attempt]

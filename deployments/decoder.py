@@ -12,8 +12,9 @@ from pydantic import Field
 from cluster.stage import StageConfig
 from deployments.denoiser import Denoised
 from deployments.handover import Handover, HandoverLost, take
+from deployments.health import Work, go_down
 from deployments.timing import Stopwatch
-from diffusion.errors import CheckpointMismatch
+from diffusion.errors import CheckpointMismatch, EngineBroken, OutOfMemory
 from diffusion.model_folder import ModelConfig, ModelFolder
 from monitoring import metrics
 from storage.errors import ObjectNotFound
@@ -66,32 +67,47 @@ class Decoder:
         self._store = S3ObjectStore(store)
         self._handover = Handover()
         self._lock = asyncio.Lock()
+        self._work = Work(config.stall_s)
+        self._broken: EngineBroken | None = None
 
     async def decode(self, denoised: Denoised) -> Decoded:
         """Decode the latents behind `denoised`; the frames stay in the object store.
 
-        Raises OutOfMemory when not even a frame at a time fits, HandoverLost when the replica that
-        made the latents is gone and left no checkpoint of them, StoreUnavailable.
+        Raises OutOfMemory when not even a frame at a time fits, EngineBroken, HandoverLost when the
+        replica that made the latents is gone and left no checkpoint of them, StoreUnavailable.
         """
         from diffusion.decode import decode_within_memory
 
         latents = await self._latents(denoised)
         watch = Stopwatch()
-        planned = self._chunk_frames
 
-        def work() -> "NDArray[np.uint8]":
-            with watch.running():
-                frames, self._chunk_frames = decode_within_memory(self._vae, latents, planned)
-            return frames
+        def work() -> tuple["NDArray[np.uint8]", int, int]:
+            with watch.running(), self._work.under_way():
+                planned = self._chunk_frames
+                frames, taken = decode_within_memory(self._vae, latents, planned)
+                self._chunk_frames = taken  # and stays so
+                return frames, planned, taken
 
         async with self._lock:
-            frames = await asyncio.to_thread(work)
+            if self._broken is not None:
+                raise self._broken
+            try:
+                frames, planned, taken = await asyncio.to_thread(work)
+            except OutOfMemory:
+                raise
+            except Exception as e:
+                self._broken = EngineBroken(repr(e))
+                self._end = asyncio.create_task(go_down(self._broken))
+                raise self._broken from e
         metrics.STAGE_SECONDS.observe(watch.seconds, tags={"stage": "decoding"})
         events: tuple[JobEvent, ...] = ()
-        if self._chunk_frames < planned:  # and stays so
-            detail = f"{planned} -> {self._chunk_frames} frames at once"
+        if taken < planned:
+            detail = f"{planned} -> {taken} frames at once"
             events = (JobEvent(time.time(), "decode_chunk", detail),)
         return Decoded(await self._handover.offer(frames), watch.seconds, events)
+
+    async def check_health(self) -> None:
+        self._work.check()
 
     async def _latents(self, denoised: Denoised) -> "Latents":
         """From the denoiser's memory; where that is lost, from its last step's checkpoint."""

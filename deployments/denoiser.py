@@ -1,11 +1,10 @@
 """Denoiser: the UNet on one GPU tier. Requests in flight share it step by step."""
 
 import asyncio
-import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -14,6 +13,7 @@ from cluster.cost import Calibration
 from cluster.tiers import TierConfig
 from deployments.checkpoint_shelf import CheckpointShelf
 from deployments.handover import Handover
+from deployments.health import go_down
 from deployments.heartbeat import Heartbeat
 from deployments.leaving import LeaveNotice
 from deployments.timing import Timed
@@ -30,15 +30,11 @@ from storage.object_store import ObjectStoreConfig, S3ObjectStore
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from diffusion.checkpoint import Checkpoint
     from diffusion.engine import Engine
     from diffusion.events import Event
     from diffusion.state import ImageCondition, TextCondition
 
 REPORT_EVERY_S = 0.25
-
-_LAST_WORDS_S = 0.5
-"""For the clips of a broken engine to hear of it, before the process ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,9 @@ class Denoiser:
         self._shelf = CheckpointShelf(self._store)
         self._clips: dict[Attempt, asyncio.Queue[Event | Exception]] = {}
         self._loop = asyncio.get_running_loop()
-        self._engine = EngineThread(Engine(unet, tier.engine, rows), self._deliver)
+        self._engine = EngineThread(
+            Engine(unet, tier.engine, rows), self._deliver, self._tell_broken
+        )
         self._gauge = Gauge(self._engine, architecture, device, dtype, chunked)
         self._heartbeat = Heartbeat(
             lambda: self._clips.keys(), self._disown, self.drain, tier.orphan_s
@@ -107,8 +105,8 @@ class Denoiser:
         self._leaving = False
         self._notice = LeaveNotice(self.drain, self._close)
         self._handover = Handover()
-        self._parting: set[asyncio.Task[None]] = set()  # saves of clips whose call was cancelled
-        await asyncio.wrap_future(self._engine.call(lambda engine: engine.self_test()))
+        self._tasks: set[asyncio.Task[None]] = set()  # saves of clips whose call was cancelled
+        await asyncio.wrap_future(self._engine.self_test())
         self._tested_at = time.monotonic()
 
     async def denoise(
@@ -136,7 +134,7 @@ class Denoiser:
             resumed_at = await self._join(order, text.value, image.value)
             if resumed_at:
                 yield JobEvent(time.time(), "resumed", f"after step {resumed_at}")
-                yield StepDone(resumed_at)
+            yield StepDone(resumed_at)
             reported = time.monotonic()
             while not isinstance(event := await events.get(), Finished):
                 if isinstance(event, Exception):
@@ -151,8 +149,8 @@ class Denoiser:
                     reported = time.monotonic()
                     yield StepDone(event.step)
         except (asyncio.CancelledError, GeneratorExit):
-            handed_out = self._engine.call(lambda engine: engine.hand_out(_id(attempt)))
-            self._parting.add(asyncio.create_task(self._save_parting(attempt, handed_out)))
+            handed_out = self._engine.call(lambda engine: engine.hand_out([_id(attempt)]))
+            self._go_on_with(self._save_parting(attempt, handed_out))
             raise
         finally:
             del self._clips[attempt]
@@ -172,7 +170,14 @@ class Denoiser:
 
     async def drain(self) -> None:
         """Hand out every clip after the step in flight: a checkpoint, then Preempted."""
-        await asyncio.wrap_future(self._engine.call(self._drain))
+        await asyncio.wrap_future(self._engine.call(lambda engine: self._deliver(engine.drain())))
+
+    async def hand_out(self, attempts: frozenset[Attempt]) -> None:
+        """The same for these clips, as far as they are here."""
+        ids = [_id(attempt) for attempt in attempts & self._clips.keys()]
+        await asyncio.wrap_future(
+            self._engine.call(lambda engine: self._deliver(engine.hand_out(ids)))
+        )
 
     def _close(self) -> None:
         """Take no clip from now on."""
@@ -207,45 +212,65 @@ class Denoiser:
         if self._engine.silent_s > self._tier.stall_s:
             raise RuntimeError(f"no UNet step has ended for {self._engine.silent_s:.0f} s")
         if not self._clips and time.monotonic() - self._tested_at > self._tier.self_test_s:
+            await asyncio.wrap_future(self._engine.self_test())
             self._tested_at = time.monotonic()
-            await asyncio.wrap_future(self._engine.call(lambda engine: engine.self_test()))
 
     async def __del__(self) -> None:
         """Serve awaits this at the end: what was handed out must be in the store."""
-        await asyncio.gather(*self._parting, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._shelf.flush_all()
 
-    async def _save_parting(
-        self, attempt: Attempt, handed_out: "Future[Checkpoint | None]"
-    ) -> None:
-        """Nobody listens any more: a drain, or a cancel. For the former the clip is saved."""
-        if checkpoint := await asyncio.wrap_future(handed_out):
-            self._shelf.save(attempt, checkpoint)
-            await self._shelf.flush(attempt)
+    async def _save_parting(self, attempt: Attempt, handed_out: "Future[Sequence[Event]]") -> None:
+        """Nobody listens any more: the Dispatcher is gone, or it was a cancel. For the former the
+        clip is saved."""
+        from diffusion.events import Saved
+
+        for event in await asyncio.wrap_future(handed_out):
+            if isinstance(event, Saved):
+                self._shelf.save(attempt, event.checkpoint)
+        await self._shelf.flush(attempt)
+
+    def _go_on_with(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it in the background, and do not lose it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _tell_broken(self) -> None:
+        """From the engine's thread."""
+        self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._close()
+        self._go_on_with(go_down(self._engine.broken, self._shelf.flush_all))
 
     async def _join(
         self, order: DenoiseOrder, text: "TextCondition", image: "ImageCondition"
     ) -> int:
         """Let the engine take the clip up. Returns the steps that were done before."""
+        from diffusion.events import Degraded
+
         attempt, sampling = order.attempt, order.sampling
         checkpoint = await self._shelf.furthest(attempt, sampling, self._revision)
         deadline_s = None if order.deadline_at is None else order.deadline_at - time.time()
 
-        def join(engine: "Engine") -> None:
-            self._deliver(
-                engine.join(
-                    _id(attempt),
-                    sampling,
-                    text,
-                    image,
-                    priority=order.priority,
-                    deadline_s=deadline_s,
-                    checkpoint=checkpoint,
-                )
+        def join(engine: "Engine") -> bool:
+            if self._leaving:  # since it came in: what is handed out was handed out before this
+                raise Preempted(checkpoint.step if checkpoint else 0)
+            events = engine.join(
+                _id(attempt),
+                sampling,
+                text,
+                image,
+                priority=order.priority,
+                deadline_s=deadline_s,
+                checkpoint=checkpoint,
             )
+            self._deliver(events)
+            return not any(isinstance(event, Degraded) for event in events)
 
-        await asyncio.wrap_future(self._engine.call(join))
-        return checkpoint.step if checkpoint else 0
+        resumed = await asyncio.wrap_future(self._engine.call(join))
+        return checkpoint.step if checkpoint and resumed else 0
 
     def _make_way_for(self, attempt: Attempt) -> None:
         """A newer attempt evicts an older one of its job. Raises StaleAttempt for the older."""
@@ -258,9 +283,6 @@ class Denoiser:
         """Stop a clip that owns its job no more."""
         if events := self._clips.get(attempt):
             events.put_nowait(StaleAttempt(attempt.job_id, attempt.number, attempt.epoch))
-
-    def _drain(self, engine: "Engine") -> None:
-        self._deliver(engine.drain())
 
     def _deliver(self, events: Sequence["Event"]) -> None:
         """From the engine's thread to the clips' streams."""
@@ -281,11 +303,6 @@ class Denoiser:
                 self._shelf.save(attempt, event.checkpoint)
             else:
                 self._clips[attempt].put_nowait(event)
-        if self._engine.broken is not None and not self._leaving:
-            # Not left to the health check: until it has failed three times, this replica would
-            # draw jobs and fail them. Serve starts another at once.
-            self._leaving = True
-            self._loop.call_later(_LAST_WORDS_S, os._exit, 1)
 
 
 def _id(attempt: Attempt) -> str:

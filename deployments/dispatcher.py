@@ -23,9 +23,13 @@ from deployments.fleet import Fleet
 from deployments.journey import Stages
 from storage.errors import StaleDispatcher, StoreUnavailable
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.jobs import Attempt, JobStatus
+from storage.jobs import Attempt
 
 log = logging.getLogger(__name__)
+
+_HAND_OUT_S = 5.0
+"""For denoisers to end a step and store a checkpoint."""
+_MOST_CANDIDATES = 1024
 
 
 class DispatcherConfig(BaseModel):
@@ -34,7 +38,9 @@ class DispatcherConfig(BaseModel):
     poll_s: float = Field(1.0, gt=0, description="fall-back when a wake-up was lost")
     beat_s: float = Field(1.0, gt=0, description="progress and lease renewals, one transaction")
     stall_s: float = Field(30.0, gt=0, description="without a beat for so long: replace me")
-    drain_s: float = Field(30.0, ge=0, description="for jobs in flight when it is replaced")
+    drain_s: float = Field(
+        15.0, ge=0, description="for jobs in flight when it is replaced; well below a lease"
+    )
     ageing_s: float = Field(600.0, gt=0, description="batch jobs that waited so long go first too")
     candidates: int = Field(16, ge=1, description="of each tenant and class, looked at for a lease")
     num_cpus: float = Field(1.0, ge=0)
@@ -49,7 +55,7 @@ class DispatcherConfig(BaseModel):
             "name": "Dispatcher",
             "ray_actor_options": actor,
             "max_ongoing_requests": 1000,
-            "graceful_shutdown_timeout_s": self.drain_s + 10,
+            "graceful_shutdown_timeout_s": self.drain_s + _HAND_OUT_S + 10,
             # Serve collects `record_autoscaling_stats` from deployments that autoscale.
             "autoscaling_config": {"min_replicas": 1, "max_replicas": 1, "metrics_interval_s": 1},
         }
@@ -73,6 +79,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._attempts = Attempts(self._jobs, self._fleet, Stages(*stages), self._wake.set)
         self._leasing = asyncio.Lock()
+        self._renewed = True
         self._closed = ""  # why no more jobs are taken, ever
         self._last_beat = time.monotonic()
         self._loops = [
@@ -93,7 +100,10 @@ class Dispatcher:
     async def unwanted(self, attempts: frozenset[Attempt]) -> frozenset[Attempt]:
         """Those of a denoiser's clips that own their job no more: a newer attempt does, or it was
         cancelled. The table decides, whichever Dispatcher runs them."""
-        return attempts - await asyncio.to_thread(self._jobs.owned, list(attempts))
+        try:
+            return attempts - await asyncio.to_thread(self._jobs.owned, list(attempts))
+        except StoreUnavailable:  # it is the table that is away, not we: go on
+            return frozenset()
 
     async def not_ready(self) -> list[str]:
         """What keeps a job from being run now, in words; empty when nothing does."""
@@ -106,14 +116,17 @@ class Dispatcher:
         return broken
 
     async def drain(self, grace_s: float) -> int:
-        """Take no more jobs, give those in flight `grace_s`, put the rest back into the queue: a
-        denoiser saves the clip whose call is cancelled. Returns how many were put back."""
+        """Take no more jobs, give those in flight `grace_s`, then have their clips saved and put
+        them back into the queue. Returns how many were put back."""
         self._closed = "draining"
         async with self._leasing:
             tasks = self._attempts.tasks
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
         left = [task for task in tasks if not task.done()]
+        if left:
+            await self._fleet.hand_out()
+            await asyncio.wait(left, timeout=_HAND_OUT_S)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -144,7 +157,7 @@ class Dispatcher:
         while True:
             self._wake.clear()
             async with self._leasing:
-                while self._is_open and await self._lease():
+                while not self._closed and await self._lease():
                     pass
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._config.poll_s):
@@ -156,10 +169,12 @@ class Dispatcher:
             await asyncio.sleep(self._config.beat_s)
             reports = self._attempts.progress()
             disowned = await self._patiently(self._jobs.record_progress, reports, self._epoch)
+            self._renewed = disowned is not None
             if disowned is not None:
                 self._attempts.written(reports)
                 self._attempts.cancel(disowned)
-                await self._patiently(self._jobs.expire, self._epoch)
+                for job_id in await self._patiently(self._jobs.expire, self._epoch) or ():
+                    self._fleet.forget(job_id)
             self._last_beat = time.monotonic()
 
     async def _watch_replicas(self) -> None:
@@ -181,28 +196,43 @@ class Dispatcher:
     def _is_open(self) -> bool:
         # Jobs past the denoisers hold no slot; more than this would pile up there.
         full = len(self._attempts) > 2 * self._fleet.slots
-        return not (self._closed or full or self._attempts.pause[0])
+        # After an outage of the table our own leases may have run out: they are renewed first.
+        return self._renewed and not (self._closed or full or self._attempts.pause[0])
 
     async def _lease(self) -> bool:
         """Start what should run now; whether anything did."""
-        waiting = await self._patiently(self._jobs.waiting, self._config.candidates)
-        if not waiting:
-            self._fleet.plan((), 0, self._config.ageing_s)
+        plan = await self._plan()
+        if not plan or not self._is_open:
             return False
-        counts = await asyncio.to_thread(self._jobs.counts)
-        queued = counts[JobStatus.QUEUED]
-        plan, misfits = self._fleet.plan(waiting, queued, self._config.ageing_s)
-        wanted = plan.starts | {job.id: "" for job in misfits}
-        leased = await self._patiently(self._jobs.lease, self._epoch, wanted) if wanted else ()
+        leased = await self._patiently(self._jobs.lease, self._epoch, plan)
         for job in leased or ():
             self._attempts.start(job)
         return bool(leased)
+
+    async def _plan(self) -> dict[str, str]:
+        """The tier of every job that should start, "" for those that no tier can take any more.
+
+        Looks further down the queue while what it finds waits for one tier and another has room.
+        """
+        look = self._config.candidates
+        while True:
+            waiting = await self._patiently(self._jobs.waiting, look)
+            queued = await self._patiently(self._jobs.queued)
+            if waiting is None or queued is None:
+                return {}
+            plan, misfits = self._fleet.plan(waiting, queued, self._config.ageing_s)
+            starts = plan.starts | {job.id: "" for job in misfits}
+            seen_all = len(waiting) < look or look >= _MOST_CANDIDATES
+            if starts or seen_all or not self._fleet.has_room:
+                return starts
+            look *= 4
 
     async def _patiently(self, call: Any, *args: Any) -> Any:
         """A store that is away must not end a loop, nor a newer Dispatcher make us unwell: None."""
         try:
             return await asyncio.to_thread(call, *args)
         except StoreUnavailable:
+            self._renewed = False
             log.exception("the job table does not answer")
         except StaleDispatcher as e:
             self._closed = str(e)  # what runs may end: its fence still holds until re-leased

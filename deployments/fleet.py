@@ -1,5 +1,7 @@
 """The denoisers as the Dispatcher sees them: who runs where, who fits where, who comes next."""
 
+import asyncio
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +16,10 @@ from cluster.placement import Candidate, Plan, TierLoad, place
 from cluster.tiers import TierConfig
 from diffusion.params import Priority, SamplingParams
 from storage.jobs import Attempt, Job
+
+log = logging.getLogger(__name__)
+
+_TOLD_S = 5.0
 
 
 @dataclass(slots=True)
@@ -32,6 +38,7 @@ class Tier:
     def __init__(self, config: TierConfig, denoiser: DeploymentHandle):
         self.config = config
         self.denoiser = denoiser.options(stream=True)
+        self.replica_handle = denoiser
         self.replicas = config.min_replicas  # that run
         self.clips: dict[Attempt, Clip] = {}
 
@@ -95,11 +102,19 @@ class Fleet:
         if not self._some_tier_runs:
             return ()
         return [
-            attempt
-            for tier in self.tiers.values()
-            if tier.replicas == 0 and tier.config.min_replicas > 0
-            for attempt in tier.clips
+            attempt for tier in self.tiers.values() if tier.replicas == 0 for attempt in tier.clips
         ]
+
+    async def hand_out(self) -> None:
+        """Have the denoisers save every clip and give it back: their calls end as Preempted."""
+        await asyncio.gather(*(self._hand_out(tier) for tier in self.tiers.values() if tier.clips))
+
+    async def _hand_out(self, tier: Tier) -> None:
+        try:
+            told = tier.replica_handle.broadcast("hand_out", frozenset(tier.clips))
+            await asyncio.to_thread(told.results, timeout_s=_TOLD_S)
+        except Exception:  # whatever Ray raises when replicas go: their clips lose a few steps
+            log.warning("%s did not hand out its clips", tier.config.name, exc_info=True)
 
     # Who fits where.
 
@@ -113,9 +128,9 @@ class Fleet:
         self._ladders[job.id], kind, detail = step
         return kind, detail
 
-    def forget(self, job: Job) -> None:
+    def forget(self, job_id: str) -> None:
         """The job has ended."""
-        self._ladders.pop(job.id, None)
+        self._ladders.pop(job_id, None)
 
     def _ladder(self, job: Job) -> Ladder:
         return self._ladders.get(job.id) or Ladder(job.request.sampling)
@@ -199,6 +214,10 @@ class Fleet:
     @property
     def slots(self) -> int:
         return sum(tier.slots for tier in self.tiers.values())
+
+    @property
+    def has_room(self) -> bool:
+        return any(self._load(tier).takes(Priority.INTERACTIVE) for tier in self.tiers.values())
 
     @property
     def _some_tier_runs(self) -> bool:

@@ -79,18 +79,19 @@ class Journey:
         )
         events = denoiser.denoise.remote(order, text, image)
         now = asyncio.get_running_loop().time
+        silence = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as silence:
+            async with silence:
                 async for event in events:
                     # Not before the first word: a clip may have to wait for its replica to start.
                     silence.reschedule(now() + self._silence_s)
                     self._hear(event)
                     if isinstance(event, Denoised):
                         result = event
-        except BaseException as e:
+        except BaseException:
             for response in (events, text, image):
                 response.cancel()
-            if isinstance(e, TimeoutError):
+            if silence.expired():
                 raise ReplicaSilent(f"no UNet step reported for {self._silence_s:g} s") from None
             raise
         return result

@@ -14,6 +14,7 @@ from pydantic import Field
 from cluster.stage import StageConfig
 from deployments.decoder import Decoded
 from deployments.handover import take
+from deployments.health import Work
 from deployments.timing import Stopwatch
 from diffusion.params import SamplingParams
 from monitoring import metrics
@@ -57,6 +58,7 @@ class VideoEncoder:
         self._codec = choose_codec(config.mp4)
         self._store = S3ObjectStore(store)
         self._lock = asyncio.Lock()
+        self._work = Work(config.stall_s)
 
     async def encode(
         self,
@@ -98,6 +100,9 @@ class VideoEncoder:
         committed.timings.setdefault("storing", watch.seconds)
         return committed
 
+    async def check_health(self) -> None:
+        self._work.check()
+
     def _encode(
         self,
         request: JobRequest,
@@ -110,7 +115,11 @@ class VideoEncoder:
         with interpolating.running():
             played = interpolate(frames, output.inbetweens, self._config.interpolation)
         fps = output.fps * (output.inbetweens + 1)
-        with encoding.running(), tempfile.TemporaryDirectory(prefix="shopreel-") as folder:
+        with (
+            self._work.under_way(),
+            encoding.running(),
+            tempfile.TemporaryDirectory(prefix="shopreel-") as folder,
+        ):
             path = Path(folder) / "video.mp4"
             recipe = self._recipe(request)
             metadata = {"shopreel": json.dumps(recipe, sort_keys=True)}
@@ -169,7 +178,7 @@ class VideoEncoder:
     def _forget_checkpoints(self, request: JobRequest) -> None:
         try:
             self._store.delete_prefix(keys.checkpoints_prefix(request.id))
-        except StorageError:  # what stays is swept later; the video is published
+        except StorageError:  # the video is published; the bucket's lifecycle rule sweeps these
             log.warning("the checkpoints of %s stay", request.id, exc_info=True)
 
     def _commit(self, request: JobRequest, video: VideoFile, folder: str) -> VideoFile:

@@ -1,5 +1,6 @@
 """The device of one replica: which, how much of its memory, how many threads."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,6 +35,8 @@ def within_memory() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as e:
+        # The frames of the failed call hold its tensors for as long as somebody keeps the error.
+        traceback.clear_frames(e.__traceback__)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         raise OutOfMemory(str(e).partition(". ")[0]) from None

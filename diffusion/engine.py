@@ -6,8 +6,9 @@ company changes no clip beyond rounding (Orca's iteration-level scheduling, OSDI
 diffusion). One thread owns an engine; `diffusion.engine_thread` is that thread.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,7 @@ class Engine:
         self._live: dict[str, _Live] = {}
         self._calls = UNetCall(model, config)
         self._memory_rows = max_rows or (lambda _: config.max_rows)
+        self._was_patience = False  # the last call went to who had waited too long
         self.steps_done = 0  # of all requests ever
         self.out_of_memory = 0  # times that the device's memory did not suffice
 
@@ -84,16 +86,16 @@ class Engine:
         """
         if request_id in self._live:
             raise ValueError(f"{request_id} is live already")
+        events: list[Event] = []
         with within_memory():
             trajectory = Trajectory.begin(self._model, params, text, image)
-        events: list[Event] = []
-        if checkpoint is not None:
-            try:
-                trajectory.resume(checkpoint)
-                if trajectory.is_done:
-                    return [Finished(request_id, trajectory.result(), 0.0)]
-            except CheckpointMismatch as e:
-                events.append(Degraded(request_id, "checkpoint_refused", str(e)))
+            if checkpoint is not None:
+                try:
+                    trajectory.resume(checkpoint)
+                except CheckpointMismatch as e:
+                    events.append(Degraded(request_id, "checkpoint_refused", str(e)))
+        if trajectory.is_done:
+            return [Finished(request_id, trajectory.result(), 0.0)]
         now = self._clock()
         self._live[request_id] = _Live(
             trajectory,
@@ -111,10 +113,18 @@ class Engine:
         self._live.pop(request_id, None)
 
     @torch.inference_mode()
-    def hand_out(self, request_id: str) -> Checkpoint | None:
-        """Forget a request and return where it stood; None when it is not live."""
-        live = self._live.pop(request_id, None)
-        return None if live is None else live.trajectory.checkpoint()
+    def hand_out(self, request_ids: Collection[str]) -> Sequence[Event]:
+        """Forget these requests, as far as they are live: a checkpoint of each, then Preempted."""
+        events: list[Event] = []
+        for request_id in request_ids:
+            if live := self._live.pop(request_id, None):
+                events.append(Saved(request_id, live.trajectory.checkpoint()))
+                events.append(Failed(request_id, Preempted(live.trajectory.step)))
+        return events
+
+    def drain(self) -> Sequence[Event]:
+        """Hand out every request."""
+        return self.hand_out(self.live)
 
     def pause(self, request_id: str) -> None:
         """Keep a request without stepping it. Raises KeyError when it is not live."""
@@ -124,16 +134,6 @@ class Engine:
         """Raises KeyError when it is not live."""
         live = self._live[request_id]
         live.paused, live.waits_since = False, self._clock()
-
-    @torch.inference_mode()
-    def drain(self) -> Sequence[Event]:
-        """Hand every request out: a checkpoint of it, then Preempted."""
-        events: list[Event] = []
-        for request_id, live in self._live.items():
-            events.append(Saved(request_id, live.trajectory.checkpoint()))
-            events.append(Failed(request_id, Preempted(live.trajectory.step)))
-        self._live.clear()
-        return events
 
     def abandon(self, error: DiffusionError) -> Sequence[Event]:
         """Fail every request with `error`."""
@@ -155,14 +155,19 @@ class Engine:
         events: list[Event] = list(self._drop_late())
         now = self._clock()
         config = self._config
-        turns = choose(self._turns(), self._max_rows, now, config.patience_s, config.mixed_calls)
+        # Never two such calls in a row: where steps are long, everybody has always waited too long.
+        patience_s = math.inf if self._was_patience else config.patience_s
+        turns = choose(self._turns(), self._max_rows, now, patience_s, config.mixed_calls)
         if not turns:
             return events
+        self._was_patience = now - turns[0].waits_since >= patience_s
         lives = {turn.request_id: self._live[turn.request_id] for turn in turns}
         trajectories = [live.trajectory for live in lives.values()]
         begun = time.perf_counter()
         try:
-            predictions, rungs = self._calls.predict(trajectories)
+            predictions, rungs = self._calls.predict(
+                trajectories, self._max_rows(trajectories[0].bucket)
+            )
         except OutOfMemory as e:
             # Not even one row at a time: the first has no place here, the others try on.
             self.out_of_memory += 1

@@ -28,7 +28,8 @@ class EngineConfig(BaseModel):
     row_counts: tuple[int, ...] = Field(
         (),
         description="row counts that calls are padded to. One makes a clip's bits independent of"
-        " its company, a few spare torch.compile a graph for each; rows of padding are paid for",
+        " its company, a few spare torch.compile a graph for each; rows of padding are paid for."
+        " Counts too large for a shape do not apply to it",
     )
     mixed_calls: bool = Field(
         False,

@@ -20,14 +20,20 @@ T = TypeVar("T")
 class EngineThread:
     """Ticks while there is work; what others want of the engine runs between ticks.
 
-    `deliver` gets the events of each tick, on this thread. After an unforeseen error, or a failed
-    self-test when memory has run out, the engine is broken for good: `broken` says why, and every
-    later call fails with it.
+    `deliver` gets the events of each tick, on this thread. After an unforeseen error, in a tick or
+    in a call, or a failed self-test, the engine is broken for good: `broken` says why, every later
+    call fails with it, and `on_broken` is called once.
     """
 
-    def __init__(self, engine: Engine, deliver: Callable[[Sequence[Event]], None]):
+    def __init__(
+        self,
+        engine: Engine,
+        deliver: Callable[[Sequence[Event]], None],
+        on_broken: Callable[[], None] = lambda: None,
+    ):
         self._engine = engine
         self._deliver = deliver
+        self._on_broken = on_broken
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._last_tick = time.monotonic()
         self._busy = False
@@ -37,7 +43,10 @@ class EngineThread:
         self._thread.start()
 
     def call(self, work: Callable[[Engine], T]) -> "Future[T]":
-        """Run `work` on the engine before its next tick; waits for one tick at most."""
+        """Run `work` on the engine before its next tick; waits for one tick at most.
+
+        An error that is not the caller's (DiffusionError, KeyError, ValueError) is the device's.
+        """
         future: Future[T] = Future()
 
         def run() -> None:
@@ -46,12 +55,27 @@ class EngineThread:
             try:
                 if self.broken is not None:
                     raise self.broken
-                future.set_result(work(self._engine))
-            except BaseException as e:
+                result = work(self._engine)
+            except (DiffusionError, KeyError, ValueError) as e:
                 future.set_exception(e)
+            except Exception as e:
+                future.set_exception(self._break(e))
+            else:
+                future.set_result(result)
 
         self._calls.put(run)
         return future
+
+    def self_test(self) -> "Future[None]":
+        """Try one step; a device that cannot do it is broken."""
+
+        def test(engine: Engine) -> None:
+            try:
+                engine.self_test()
+            except DiffusionError as e:
+                raise RuntimeError(f"the self-test failed: {e}") from e
+
+        return self.call(test)
 
     @property
     def silent_s(self) -> float:
@@ -72,22 +96,26 @@ class EngineThread:
             self._last_tick = time.monotonic()
             if not self._busy:
                 continue
-            events = self._tick(engine)
-            self._busy = engine.has_work
-            self._deliver(events)
+            self._tick(engine)
 
-    def _tick(self, engine: Engine) -> Sequence[Event]:
-        events: list[Event] = []
+    def _tick(self, engine: Engine) -> None:
         failures = engine.out_of_memory
         try:
-            events += engine.tick()
+            events = engine.tick()
+            self._busy = engine.has_work
+            self._deliver(events)
             if engine.out_of_memory > failures:
                 engine.self_test()
         except Exception as e:
-            log.exception("the engine is broken")
-            self.broken = EngineBroken(repr(e))
-            events += engine.abandon(self.broken)
-        return events
+            self._break(e)
+
+    def _break(self, error: Exception) -> EngineBroken:
+        log.error("the engine is broken", exc_info=error)
+        self.broken = broken = EngineBroken(repr(error))
+        self._deliver(self._engine.abandon(broken))
+        self._busy = False
+        self._on_broken()
+        return broken
 
     def _take_calls(self, wait: bool) -> None:
         try:

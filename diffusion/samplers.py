@@ -27,7 +27,15 @@ def make_scheduler(config: Mapping[str, Any], params: SamplingParams) -> Any:
     if params.timestep_spacing is TimestepSpacing.TRAILING:
         changed["timestep_spacing"] = "trailing"
     scheduler = _CLASSES[params.sampler].from_config(config, **changed)
-    scheduler.set_timesteps(params.num_inference_steps)
+    steps = params.num_inference_steps
+    scheduler.set_timesteps(steps)
+    if len(scheduler.timesteps) > steps:
+        # Rounding gives "trailing" one timestep too many for some counts (61, 103, 121, ...): the
+        # last one goes, and the solvers' sigmas end at zero all the same.
+        scheduler.timesteps = scheduler.timesteps[:steps]
+        scheduler.num_inference_steps = steps
+        if hasattr(scheduler, "sigmas"):
+            scheduler.sigmas = torch.cat([scheduler.sigmas[:steps], scheduler.sigmas[-1:]])
     return scheduler
 
 

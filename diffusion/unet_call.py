@@ -1,13 +1,13 @@
 """One UNet call over rows of several requests: batching, padding, and less memory when it ran out.
 
 The ladder on OutOfMemory, remembered per shape: transformer_in's feed forward in parts (the
-largest tensors of the UNet), then one row per call. Both are exact.
+largest tensors of the UNet), then half as many rows per call, down to one. All of it is exact.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from enum import IntEnum
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,19 +35,36 @@ Rows = dict[str, torch.Tensor]
 """The UNet's inputs, the first dimension being the row."""
 
 
-class Rung(IntEnum):
-    """How far a shape had to step down."""
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """How far a shape has had to step down."""
 
-    PLAIN = 0
-    CHUNKED_UNET = 1
-    SOLO_ROWS = 2
+    chunked: bool  # transformer_in's feed forward
+    rows: int | None = None  # of one call; None: as many as are planned
+
+    def within(self, most_rows: int) -> "_Limits":
+        """With the plan's own limit; never below one row."""
+        rows = most_rows if self.rows is None else min(most_rows, self.rows)
+        return _Limits(self.chunked, max(1, rows))
+
+    def lower(self, rows: int) -> "tuple[_Limits, str] | None":
+        """The next rung and its name, after a call of `rows` ran out; None after the last."""
+        if not self.chunked:
+            return _Limits(True, self.rows), "chunked_unet"
+        if rows == 1:
+            return None
+        fewer = rows // 2
+        return _Limits(True, fewer), "solo_rows" if fewer == 1 else "fewer_rows"
+
+
+_SMALLEST = _Limits(True, 1)
 
 
 class UNetCall:
     def __init__(self, model: DenoisingModel, config: EngineConfig):
         self._model = model
         self._config = config
-        self._rungs: dict[Bucket, Rung] = {}
+        self._limits: dict[Bucket, _Limits] = {}
         _apply(model.unet, config.torch)
         self._unet: Callable[..., Any] = model.unet
         if config.torch.compile:
@@ -64,26 +81,31 @@ class UNetCall:
         return "the step is repeated"
 
     def predict(
-        self, trajectories: Sequence[Trajectory]
+        self, trajectories: Sequence[Trajectory], most_rows: int
     ) -> tuple[list[torch.Tensor | None], list[tuple[str, str]]]:
         """The UNet's answers, [rows, 4, F, h, w] for each of the trajectories, None where one is
         not finite; and (kind, detail) of each rung taken because memory ran out on the way.
 
-        All trajectories are of one bucket. Raises OutOfMemory when one row alone is too much.
+        All trajectories are of one bucket; at most `most_rows` rows go into one call. Raises
+        OutOfMemory when one row alone is too much.
         """
         bucket = trajectories[0].bucket
-        rows = _stack([_rows_of(trajectory) for trajectory in trajectories])
+        most_rows = min(most_rows, ATTENTION_BATCH // bucket.area)
+        limits = self._limits.get(bucket) or _Limits(self._config.torch.chunk_feed_forward)
         stepped_down: list[tuple[str, str]] = []
+        with within_memory():
+            rows = _stack([_rows_of(trajectory) for trajectory in trajectories])
         while True:
-            rung = self._rungs.get(bucket, Rung.PLAIN)
             try:
-                prediction = self._call(rows, bucket, rung)
+                prediction = self._call(rows, bucket, limits.within(most_rows))
                 break
             except OutOfMemory as e:
-                if rung is Rung.SOLO_ROWS:
+                count = min(len(rows["sample"]), max(1, most_rows), limits.rows or 1 << 16)
+                if (lower := limits.lower(count)) is None:
                     raise
-                self._rungs[bucket] = rung = Rung(rung + 1)
-                stepped_down.append((rung.name.lower(), str(e)))
+                limits, kind = lower
+                self._limits[bucket] = limits
+                stepped_down.append((kind, str(e)))
         parts = torch.split(prediction, [trajectory.rows for trajectory in trajectories])
         finite = torch.stack([torch.isfinite(part).all() for part in parts]).tolist()
         return [p if ok else None for p, ok in zip(parts, finite, strict=True)], stepped_down
@@ -93,7 +115,7 @@ class UNetCall:
         """One row of the smallest shape. Raises OutOfMemory, NonFiniteLatents."""
         side = 2 ** (len(self._model.unet.config.block_out_channels) - 1)
         bucket = Bucket(2, side, side)
-        if not torch.isfinite(self._call(self._blank(bucket, 1), bucket, Rung.SOLO_ROWS)).all():
+        if not torch.isfinite(self._call(self._blank(bucket, 1), bucket, _SMALLEST)).all():
             raise NonFiniteLatents(1)
 
     @torch.inference_mode()
@@ -101,7 +123,7 @@ class UNetCall:
         """Time of one call over blank rows. Raises OutOfMemory."""
         blank = self._blank(bucket, rows)
         begun = time.perf_counter()
-        self._call(blank, bucket, Rung.PLAIN).cpu()  # waits for the device
+        self._call(blank, bucket, _Limits(False, rows)).cpu()  # waits for the device
         return time.perf_counter() - begun
 
     def _blank(self, bucket: Bucket, rows: int) -> Rows:
@@ -120,26 +142,20 @@ class UNetCall:
             "encoder_hidden_states": zeros(CONTEXT_LENGTH, config.cross_attention_dim),
         }
 
-    def _call(self, rows: Rows, bucket: Bucket, rung: Rung) -> torch.Tensor:
-        at_once = max(1, ATTENTION_BATCH // bucket.area)
-        if rung is Rung.SOLO_ROWS:
-            at_once = 1
-        elif self._config.row_counts:
-            at_once = min(at_once, self._config.row_counts[-1])
+    def _call(self, rows: Rows, bucket: Bucket, limits: "_Limits") -> torch.Tensor:
+        most = limits.rows or 1
+        # Counts that are too large for this shape are no help: calls of it are not padded to them.
+        counts = [count for count in self._config.row_counts if count <= most]
+        at_once = counts[-1] if counts else most
+        unet = self._in_bfloat16 if self._needs_bfloat16(bucket) else self._unet
         answers = []
         with self._backend(), within_memory():
-            _chunk_feed_forward(
-                self._model.unet, rung > Rung.PLAIN or self._config.torch.chunk_feed_forward
-            )
+            _chunk_feed_forward(self._model.unet, limits.chunked)
             for part in _split(rows, at_once):
                 count = len(part["sample"])
-                padded = part if rung is Rung.SOLO_ROWS else _pad(part, self._padded(count))
-                unet = self._in_bfloat16 if self._needs_bfloat16(bucket) else self._unet
-                answers.append(unet(**padded, return_dict=False)[0][:count])
-        return torch.cat(answers)
-
-    def _padded(self, count: int) -> int:
-        return next((n for n in self._config.row_counts if n >= count), count)
+                padded = next((n for n in counts if n >= count), count)
+                answers.append(unet(**_pad(part, padded), return_dict=False)[0][:count])
+            return torch.cat(answers)
 
     def _backend(self) -> AbstractContextManager[Any]:
         backend = _BACKENDS.get(self._config.torch.sdpa_backend)

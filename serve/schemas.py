@@ -27,6 +27,7 @@ Metadata = Annotated[
 MEMORY_LADDER = (
     "decode_chunk",
     "chunked_unet",
+    "fewer_rows",
     "solo_rows",
     "other_tier",
     "smaller_size",
@@ -130,8 +131,8 @@ class Downgrade(BaseModel):
     """What was done otherwise than asked because memory ran out."""
 
     step: str = Field(
-        description="decode_chunk, chunked_unet, solo_rows and other_tier change no pixel;"
-        " smaller_size and fewer_frames do"
+        description="smaller_size and fewer_frames change the video; decode_chunk, chunked_unet,"
+        " fewer_rows, solo_rows and other_tier change no pixel"
     )
     detail: str
 

@@ -232,6 +232,11 @@ class SqlJobStore(JobStore):
         with transaction(self._reads) as db:
             return leasing.position(db, job_id)
 
+    def queued(self) -> int:
+        with transaction(self._reads) as db:
+            query = select(func.count()).where(jobs.c.status == JobStatus.QUEUED)
+            return db.scalar(query) or 0
+
     def counts(self) -> dict[JobStatus, int]:
         query = select(jobs.c.status, func.count().label("jobs")).group_by(jobs.c.status)
         with transaction(self._reads) as db:

@@ -1,8 +1,9 @@
 """The SQL under the job store: its tables, and transactions that lose no acknowledged row."""
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
@@ -118,8 +119,10 @@ def owned_by(attempt: Attempt) -> ColumnElement[bool]:
 
 
 def with_events(events: str, new: Sequence[JobEvent]) -> str:
-    """The column's text with `new` ones behind."""
-    return json.dumps([*json.loads(events), *map(asdict, new)][-EVENTS_KEPT:])
+    """The column's text with `new` ones behind, less those that it has: a report may come twice."""
+    known = json.loads(events)
+    added = [event for event in map(asdict, new) if event not in known]
+    return json.dumps([*known, *added][-EVENTS_KEPT:])
 
 
 def to_job(row: Row[Any]) -> Job:
@@ -149,7 +152,9 @@ def open_tables(url: str) -> tuple[Engine, Engine]:
     if reads.dialect.name == "sqlite":
         event.listen(reads, "connect", _prepare_sqlite)
         event.listen(reads, "begin", _begin_sqlite)
-    writes = reads.execution_options(writes=True)
+    # SQLite has one writer, and those who wait for it poll: without a queue some wait for seconds.
+    writer = threading.Lock() if reads.dialect.name == "sqlite" else nullcontext()
+    writes = reads.execution_options(writes=True, writer=writer)
     with transaction(writes) as db:
         metadata.create_all(db)
         found = {column["name"] for column in inspect(db).get_columns(jobs.name)}
@@ -181,7 +186,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """Commits at the end, rolls back on an exception. Raises StoreUnavailable when the database is
     locked for too long, full, or not there."""
     try:
-        with engine.begin() as db:
+        with engine.get_execution_options().get("writer", nullcontext()), engine.begin() as db:
             yield db
     except (OperationalError, PoolTimeout) as error:
         raise StoreUnavailable(f"job table: {error}") from error

@@ -76,11 +76,20 @@ class Handle:
     def __init__(self, make: Callable[[], Any]):
         self.calls: list[Any] = []
         self.args: list[Any] = []  # of each call
+        self.told: list[Any] = []  # by broadcast
         self._make = make
         self.encode = self.denoise = self.decode = self
 
     def options(self, **_: Any) -> "Handle":
         return self
+
+    def broadcast(self, *args: Any) -> "Handle":
+        """To all replicas, of which there is none."""
+        self.told.append(args)
+        return self
+
+    def results(self, timeout_s: float) -> list[Any]:
+        return []
 
     def remote(self, *args: Any) -> Any:
         self.args.append(args)
@@ -161,6 +170,8 @@ class Rig:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.journey._STORAGE_WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr("deployments.dispatcher._HAND_OUT_S", 0.01)
+    monkeypatch.setattr("deployments.attempts._TABLE_WAITS_S", (0.05,) * 40)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -232,11 +243,12 @@ def test_a_store_that_is_away_while_storing_costs_no_denoising(tmp_path: Path) -
 def test_a_dead_denoiser_is_charged_and_a_poison_job_ends(tmp_path: Path) -> None:
     async def scenario() -> None:
         rig = Rig(tmp_path)
-        rig.faults["denoise"] = [DEATH] * MAX_ATTEMPTS
+        rig.faults["denoise"] = [DEATH] * (MAX_ATTEMPTS + 1)
         await rig.start()
         rig.jobs.create(make_request("job"))
         job = await rig.until("job", JobStatus.FAILED)
-        assert (job.error_code, job.attempt) == ("worker_lost", MAX_ATTEMPTS)
+        # The first loss is nobody's fault: the clip had got further. Then it gets no further.
+        assert (job.error_code, job.attempt) == ("worker_lost", MAX_ATTEMPTS + 1)
         rig.jobs.create(make_request("next"))
         await rig.until("next", JobStatus.COMPLETED)
 
@@ -272,6 +284,8 @@ def test_drain_lets_work_end_and_puts_the_rest_back_uncharged(tmp_path: Path) ->
             assert rig.job("job").status is JobStatus.QUEUED
             assert rig.job("job").attempt == restart
             assert rig.denoisers[0].calls[-1].cancelled
+            ((method, attempts),) = rig.denoisers[0].told
+            assert (method, len(attempts)) == ("hand_out", 1)
         rig.gate.set()
         dispatcher = await rig.start()
         await rig.until("job", JobStatus.COMPLETED)
@@ -564,6 +578,129 @@ def test_the_autoscaler_hears_of_work_once_the_queue_was_looked_at(tmp_path: Pat
         assert stats["in_flight/Denoiser-cpu"] == 0
         dispatcher.counts = {"Denoiser-cpu": 1}
         await rig.until("job19", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+class Outage:
+    """The job table is away for every call, while it lasts."""
+
+    def __init__(self, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch):
+        self.lasts = False
+        for name in ("waiting", "queued", "lease", "record_progress", "complete", "owned"):
+            self._guard(dispatcher._jobs, name, monkeypatch)
+
+    def _guard(self, jobs: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        call = getattr(jobs, name)
+
+        def guarded(*args: Any, **named: Any) -> Any:
+            if self.lasts:
+                raise StoreUnavailable("the disk is away")
+            return call(*args, **named)
+
+        monkeypatch.setattr(jobs, name, guarded)
+
+
+def test_an_outage_of_the_table_longer_than_a_lease_costs_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path, lease_s=0.3)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        outage = Outage(dispatcher, monkeypatch)
+        rig.jobs.create(make_request("job"))
+        attempt = (await rig.until("job", JobStatus.IN_PROGRESS)).current_attempt
+        outage.lasts = True
+        await asyncio.sleep(0.6)
+        await dispatcher.check_health()
+        assert await dispatcher.unwanted(frozenset({attempt})) == frozenset()
+        outage.lasts = False
+        await asyncio.sleep(0.2)
+        rig.gate.set()
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+        assert len(rig.denoisers[0].calls) == 1
+
+    run(scenario)
+
+
+def test_a_result_is_recorded_when_the_table_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        outage = Outage(dispatcher, monkeypatch)
+        rig.jobs.create(make_request("job"))
+        await rig.until("job", JobStatus.IN_PROGRESS)
+        outage.lasts = True
+        rig.gate.set()
+        await asyncio.sleep(0.4)
+        outage.lasts = False
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+        assert len(rig.denoisers[0].calls) == 1
+
+    run(scenario)
+
+
+def test_a_job_that_alone_fails_for_the_cluster_ends_and_holds_up_nobody(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        await rig.start()
+        for round_ in range(MAX_ATTEMPTS + 1):
+            rig.faults["denoise"] = [StoreUnavailable("its photo cannot be read")]
+            if round_ == 0:
+                rig.jobs.create(make_request("job"))
+            while rig.faults["denoise"]:
+                await asyncio.sleep(0.01)
+            rig.gate.clear()  # the job waits while another one gets through
+            if rig.job("job").status is JobStatus.FAILED:
+                break
+            rig.gate.set()
+            rig.faults["denoise"] = []
+            rig.jobs.create(make_request(f"other{round_}"))
+            await rig.until(f"other{round_}", JobStatus.COMPLETED)
+            if rig.job("job").status is JobStatus.COMPLETED:
+                return  # it got through meanwhile, which is as good
+        assert rig.job("job").status is JobStatus.FAILED
+
+    run(scenario)
+
+
+def test_small_jobs_pass_large_ones_that_wait_for_a_full_tier(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.tiers = [
+            TierConfig(name="a100", max_ongoing_requests=2),
+            TierConfig(name="small", num_gpus=1, vram_gb=12, device="cpu"),
+        ]
+        rig.counts = {"Denoiser-a100": 1, "Denoiser-small": 1}
+        rig.gates[0] = asyncio.Event()  # the a100 is busy for ever
+        await rig.start()
+        wide = SamplingParams("a bag turns", "", 1280, 704, 24, 4, 9.0, 16, seed=1)
+        for number in range(40):
+            request = make_request(f"large{number}")
+            rig.jobs.create(replace(request, sampling=wide, priority=Priority.BATCH))
+        rig.jobs.create(replace(make_request("small"), priority=Priority.BATCH))
+        assert (await rig.until("small", JobStatus.COMPLETED)).tier == "small"
+
+    run(scenario)
+
+
+def test_a_job_leaves_a_tier_at_rest_that_lost_its_replica(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.tiers = [TierConfig(name="spot", min_replicas=0, tflops=99), TierConfig(name="own")]
+        rig.counts = {"Denoiser-spot": 1, "Denoiser-own": 1}
+        rig.gates[0] = asyncio.Event()  # never set: its card is gone
+        dispatcher = await rig.start()
+        await asyncio.sleep(0.1)
+        rig.jobs.create(make_request("job"))
+        while not rig.denoisers[0].calls:
+            await asyncio.sleep(0.01)
+        dispatcher.counts = {"Denoiser-spot": 0, "Denoiser-own": 1}
+        assert (await rig.until("job", JobStatus.COMPLETED)).tier == "own"
 
     run(scenario)
 

@@ -1,5 +1,6 @@
 """The step engine's manners: who joins, who waits, what is saved, and what it does in distress."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -297,6 +298,53 @@ def test_the_self_test_tells_a_dead_device(models: Models) -> None:
         engine.self_test()
 
 
+def test_rows_are_halved_before_they_go_one_by_one(models: Models) -> None:
+    engine = Engine(models.unet, EngineConfig())
+    for number in range(3):
+        models.join(engine, f"clip{number}", params(seed=number, num_inference_steps=2))
+    with before_each_call(models, refuse_more_than(3)) as counts:
+        events = run(engine)
+    kinds = [e.kind for e in events if isinstance(e, Degraded) and e.request_id == "clip0"]
+    assert kinds == ["chunked_unet", "fewer_rows"]
+    assert counts == [6, 6, 3, 3, 3, 3]
+    for number in range(3):
+        alone = models.alone(params(seed=number, num_inference_steps=2))
+        assert (results(events)[f"clip{number}"] - alone).abs().max() <= 5e-5
+
+
+def test_running_out_of_memory_keeps_no_tensor_of_the_failed_call(models: Models) -> None:
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def hook(_module: Any, _args: Any, inputs: dict[str, torch.Tensor]) -> None:
+        activation = torch.zeros(10)
+        alive.append(weakref.ref(activation))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
+
+    engine = Engine(models.unet, EngineConfig())
+    models.join(engine, "clip", params())
+    handle = models.unet.unet.register_forward_pre_hook(hook, with_kwargs=True)
+    events = run(engine)
+    handle.remove()
+    assert isinstance(failures(events)["clip"], OutOfMemory)
+    assert len(alive) == 3  # plain, chunked, row by row
+    assert [ref() for ref in alive] == [None] * 3
+
+
+def test_patience_takes_at_most_every_second_call(models: Models) -> None:
+    """Where a step is longer than the patience, people would get one step in so many clips."""
+    clock = Clock()
+    engine = Engine(models.unet, EngineConfig(max_rows=2, patience_s=1), clock=clock)
+    for number in range(3):
+        models.join(engine, f"batch{number}", params(), priority=Priority.BATCH)
+    models.join(engine, "person", params(num_inference_steps=4))
+    ticks = 0
+    while "person" in engine.live:
+        clock.now += 5
+        engine.tick()
+        ticks += 1
+    assert ticks <= 8
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -312,16 +360,22 @@ def test_torch_options_change_nothing_but_speed(tiny: ModelFolder, options: Torc
     assert (found - expected).abs().max() <= 5e-5
 
 
+@pytest.mark.parametrize(
+    ("row_counts", "expected"), [((), [3, 3, 2]), ((8,), [3, 3, 2]), ((2, 8), [2, 2, 2, 2])]
+)
 def test_rows_are_split_where_attention_kernels_end(
-    models: Models, monkeypatch: pytest.MonkeyPatch
+    models: Models,
+    monkeypatch: pytest.MonkeyPatch,
+    row_counts: tuple[int, ...],
+    expected: list[int],
 ) -> None:
     monkeypatch.setattr("diffusion.unet_call.ATTENTION_BATCH", 3 * 4 * 4)  # latents are 4 x 4
-    engine = Engine(models.unet, EngineConfig())
+    engine = Engine(models.unet, EngineConfig(row_counts=row_counts))
     for number in range(4):
         models.join(engine, f"clip{number}", params(seed=number, num_inference_steps=1))
     with before_each_call(models, nothing) as counts:
         found = results(run(engine))
-    assert counts == [3, 3, 2]
+    assert counts == expected
     for number in range(4):
         alone = models.alone(params(seed=number, num_inference_steps=1))
         assert (found[f"clip{number}"] - alone).abs().max() <= 5e-5

@@ -91,6 +91,36 @@ def test_an_unforeseen_error_fails_all_and_breaks_the_engine(rig: Rig) -> None:
         rig.join("next")
 
 
+def test_an_unforeseen_error_in_a_call_breaks_it_too(rig: Rig) -> None:
+    """A card that dies while nothing runs is found by whoever asks first."""
+
+    def join(_: Engine) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(EngineBroken, match="device-side assert"):
+        rig.thread.call(join).result(20)
+    assert rig.thread.broken is not None
+    with pytest.raises(EngineBroken):
+        rig.join("next")
+
+
+def test_a_failed_self_test_of_an_idle_device_breaks_it(rig: Rig) -> None:
+    def fault(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 MiB")
+
+    rig.models.unet.unet.register_forward_pre_hook(fault)
+    with pytest.raises(EngineBroken, match="the self-test failed"):
+        rig.thread.self_test().result(20)
+
+
+def test_a_caller_s_own_error_breaks_nothing(rig: Rig) -> None:
+    rig.join("clip", num_inference_steps=1)
+    with pytest.raises(KeyError):
+        rig.thread.call(lambda e: e.pause("unknown")).result(20)
+    rig.last("clip")
+    assert rig.thread.broken is None
+
+
 def test_a_device_that_fails_its_self_test_after_running_out_is_broken(rig: Rig) -> None:
     def fault(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 MiB")
@@ -98,7 +128,8 @@ def test_a_device_that_fails_its_self_test_after_running_out_is_broken(rig: Rig)
     rig.models.unet.unet.register_forward_pre_hook(fault)
     rig.join("clip")
     assert isinstance(rig.last("clip"), Failed)
-    assert isinstance(rig.thread.broken, EngineBroken)
+    with pytest.raises(EngineBroken):  # the test runs before the next call
+        rig.join("next")
 
 
 def test_a_device_that_passes_it_serves_on(rig: Rig) -> None:

@@ -56,14 +56,14 @@ FULL = Scale(
 )
 
 
-def measure() -> None:
+def measure(budget_s: float = BUDGET_S) -> None:
     """Keeps its own figures: a file per kind of card."""
     console = Console(stderr=True)
     if not torch.cuda.is_available():
         console.print("No CUDA GPU is at hand: nothing was measured.")
         return
     card = Cuda()
-    Session(card, FULL, path_for(card), console).run()
+    Session(card, FULL, path_for(card), console, budget_s).run()
 
 
 def path_for(card: CappedCard) -> Path:
@@ -145,6 +145,9 @@ class Session:
                 figures = work(params)
             except OutOfMemory as error:
                 figures = {"out_of_memory": str(error)}
+            except Exception as error:  # the other sections must not lose their time on the card
+                self.console.print_exception()
+                figures = {"failed": repr(error)}
         self.figures.setdefault(section, {})[size] = figures
         content = {"machine": self.card.describe(), "figures": self.figures}
         self.path.parent.mkdir(exist_ok=True)

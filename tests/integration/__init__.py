@@ -15,5 +15,6 @@ RAY_TOKEN.write_text("a-token-for-tests-only")
 os.environ.update(
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
     RAY_AUTH_MODE="token",
+    RAY_ENABLE_AUTO_CONNECT="0",  # a handle that outlives ray.shutdown() would start a cluster
     RAY_AUTH_TOKEN_PATH=str(RAY_TOKEN),
 )

@@ -18,6 +18,7 @@ os.environ.update(
     TMPDIR=str(SCRATCH),
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
     RAY_AUTH_MODE="token",
+    RAY_ENABLE_AUTO_CONNECT="0",  # a handle that outlives ray.shutdown() would start a cluster
     RAY_AUTH_TOKEN_PATH=str(SCRATCH / "token"),
     RAY_USAGE_STATS_ENABLED="0",
     RAY_SERVE_LOG_TO_STDERR="0",

@@ -128,6 +128,18 @@ def test_what_there_is_no_time_for_is_left_out_and_named(
     assert "left_out" in figures["torch_compile"]["small"]
 
 
+def test_a_section_that_fails_costs_no_other(
+    card: CappedCpu, scale: gpu.Scale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal instruction was encountered")
+
+    monkeypatch.setattr(gpu, "side_by_side", fail)
+    figures = measured(card, scale, tmp_path / "gpu.json", budget_s=600)
+    assert "illegal instruction" in figures["side_by_side"]["large"]["failed"]
+    assert figures["out_of_memory"]["large"]
+
+
 def test_each_card_has_its_own_file(card: CappedCpu) -> None:
     assert gpu.path_for(card).name == "gpu-no-card-3000-tm.json"
 

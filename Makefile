@@ -43,7 +43,7 @@ format: install ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## measurements as JSON in benchmarks/results (PART=stages|hops|overhead|video|memory)
+bench: install ## measurements as JSON in benchmarks/results (PART=NAME: see benchmarks/parts)
 	$(BIN)/python -m benchmarks.run $(PART)
 
 lock: install ## write constraints.txt from what is installed now

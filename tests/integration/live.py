@@ -1,6 +1,7 @@
 """A one-machine cluster as a user starts it: `shopreel up` in a process of its own."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,12 +21,15 @@ SHOPREEL = Path(sys.executable).with_name("shopreel")
 
 
 def free_port() -> int:
-    """A port that was free just now, outside Ray's worker range."""
+    """A port that was free just now: above Ray's worker range, and below the one that the kernel
+    hands out, from which a daemon may take it before we do."""
     while True:
+        port = random.randint(20_000, 32_000)
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if not 10002 <= port <= 19999:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
             return port
 
 

@@ -1,1 +1,1 @@
-"""One file per autoscaled Ray Serve deployment: a thin shell around a Ray-free function."""
+"""The deployments: one file for each that scales by itself, and the parts that they are made of."""

@@ -1,7 +1,9 @@
 """The SQL under the job store: its tables, and transactions that lose no acknowledged row."""
 
 import json
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -38,6 +40,8 @@ from storage.jobs import Attempt, Job, JobEvent, JobRequest, JobStatus, Stage, V
 
 EVENTS_KEPT = 50
 """Per job: what went on lately is of use, and a row must stay small."""
+
+_WAL_TRIES, _WAL_WAIT_S = 100, 0.05
 
 metadata = MetaData()
 
@@ -171,7 +175,14 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     # (SQLAlchemy docs, "pysqlite: serializable isolation"); _begin_sqlite does it instead.
     connection.isolation_level = None
     connection.execute("PRAGMA busy_timeout = 15000")  # ms; first: the next line may have to wait
-    connection.execute("PRAGMA journal_mode = WAL")  # readers and the one writer do not wait
+    for tries_left in reversed(range(_WAL_TRIES)):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait
+            break
+        except sqlite3.OperationalError:  # several at once: the timeout does not cover this switch
+            if tries_left == 0:
+                raise
+            time.sleep(_WAL_WAIT_S)
     connection.execute("PRAGMA synchronous = FULL")  # NORMAL may lose the last rows in a power cut
 
 

@@ -93,7 +93,19 @@ def test_a_killed_server_is_unavailable_and_keeps_what_it_acknowledged(
     assert own_server.config.endpoint == endpoint
     assert len(acknowledged) >= 100
     for key, data in acknowledged.items():
-        assert store.get(key) == data
+        assert get_soon(store, key) == data
+
+
+def get_soon(store: S3ObjectStore, key: str, patience_s: float = 15) -> bytes:
+    """Its volumes may not be mounted yet when a restarted server begins to answer (500)."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return store.get(key)
+        except StoreUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def test_a_frozen_server_is_unavailable_in_bounded_time(own_server: EmbeddedS3) -> None:

@@ -9,26 +9,10 @@ from hypothesis import strategies as st
 from cluster.capacity import CUDA_CONTEXT_GB
 from cluster.cost import GB, NEWEST_WEIGHT, Calibration, CostModel, replica_bytes
 from cluster.tiers import TierConfig
-from diffusion.memory import Architecture
 from diffusion.model_folder import ModelConfig
 from diffusion.params import SamplingParams
+from tests.sample_model import ARCHITECTURE
 
-ARCHITECTURE = Architecture(  # of ali-vilab/i2vgen-xl
-    in_channels=4,
-    block_channels=(320, 640, 1280, 1280),
-    attends_down=(True, True, True, False),
-    attends_up=(False, True, True, True),
-    layers_per_block=2,
-    head_dim=64,
-    context_dim=1024,
-    unet_parameters=1_420_469_224,
-    vae_channels=(128, 256, 512, 512),
-    vae_layers_per_block=2,
-    vae_attends=True,
-    decoder_parameters=49_490_199,
-    latent_scale=8,
-    size_multiple=64,
-)
 STANDARD = SamplingParams("a bag turns", "", 512, 512, 16, 50, 9.0, 16, seed=1)
 LARGE = replace(STANDARD, width=1280, height=704, num_frames=24)
 

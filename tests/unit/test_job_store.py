@@ -1,6 +1,5 @@
 """The JobStore contract, on SQLite files: creating, reading, forgetting."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,19 +10,6 @@ from storage.errors import IdempotencyConflict, JobNotFound, StaleAttempt, Store
 from storage.job_store import Idempotency, JobStore, JobStoreConfig, SqlJobStore
 from storage.jobs import JobStatus
 from tests.sample_jobs import VIDEO, Clock, lease_one, make_request, store_config
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
-    store = SqlJobStore(store_config(tmp_path), clock)
-    yield store
-    store.close()
-
 
 # --- creating and reading
 

@@ -1,13 +1,11 @@
 """The JobStore contract, on SQLite files: what an attempt reports, and its end."""
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from storage.errors import IllegalTransition, StaleAttempt
-from storage.job_store import JobStore, Progress, SqlJobStore
+from storage.job_store import JobStore, Progress
 from storage.jobs import Attempt, JobEvent, JobStatus, Stage
 from storage.tables import EVENTS_KEPT
 from tests.sample_jobs import (
@@ -18,22 +16,8 @@ from tests.sample_jobs import (
     lease_next,
     lease_one,
     make_request,
-    store_config,
     ways_out,
 )
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
-    store = SqlJobStore(store_config(tmp_path), clock)
-    yield store
-    store.close()
-
 
 # --- progress
 

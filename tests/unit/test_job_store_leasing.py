@@ -1,12 +1,9 @@
 """The JobStore contract, on SQLite files: taking jobs."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from storage.errors import StaleAttempt, StaleDispatcher
-from storage.job_store import JobStore, Progress, SqlJobStore
+from storage.job_store import JobStore, Progress
 from storage.jobs import Attempt, JobStatus, Stage
 from tests.sample_jobs import (
     LEASE_S,
@@ -16,20 +13,7 @@ from tests.sample_jobs import (
     lease_next,
     lease_one,
     make_request,
-    store_config,
 )
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
-    store = SqlJobStore(store_config(tmp_path), clock)
-    yield store
-    store.close()
 
 
 def test_the_oldest_are_leased_first(store: JobStore, clock: Clock) -> None:

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.timeout(300)
 
 MIDDLE = {"size": "128x128", "num_frames": 16, "num_inference_steps": 30}
 LONG = {"num_inference_steps": 150}
+SLOW = MIDDLE | {"num_inference_steps": 100}  # seconds, on any machine
 
 
 def resumed_steps(job: Job) -> list[int]:
@@ -45,13 +46,13 @@ def test_a_large_clip_never_goes_to_a_small_tier(fleet: MultiNode) -> None:
 
 
 def test_a_killed_denoiser_loses_no_more_than_a_checkpoint_interval(fleet: MultiNode) -> None:
-    job_id = fleet.create(**LONG)
+    job_id = fleet.create(**SLOW)
     fleet.step_reached(job_id, 4 * CHECKPOINT_STEPS)
     for process in fleet.processes("Denoiser-a100"):
         process.kill()
     at_kill = fleet.job(job_id).step
     (job,) = fleet.completed(job_id)
-    (resumed,) = resumed_steps(job)
+    resumed = resumed_steps(job)[0]
     # Progress is written once a second, so the kill was at least at this step.
     assert resumed >= at_kill - CHECKPOINT_STEPS - 1
     assert resumed % CHECKPOINT_STEPS == 0
@@ -74,7 +75,7 @@ def test_cancel_reaches_the_unet_within_a_step(fleet: MultiNode) -> None:
 
 
 def test_a_spot_notice_loses_no_step(fleet: MultiNode) -> None:
-    job_id = fleet.create(**LONG)
+    job_id = fleet.create(**SLOW)
     fleet.step_reached(job_id, 7)
     fleet.drain_node("a100", seconds=20)
     fleet.until(lambda: len(fleet.job(job_id).events) > 0, 20, lambda: fleet.job(job_id))
@@ -88,13 +89,16 @@ def test_a_spot_notice_loses_no_step(fleet: MultiNode) -> None:
 
 
 def test_a_lost_node_costs_its_jobs_an_attempt_and_comes_back(fleet: MultiNode) -> None:
-    jobs = [fleet.create(seed=n, **LONG) for n in range(3)]
+    jobs = [fleet.create(seed=n, **SLOW) for n in range(3)]
     for job_id in jobs:
         fleet.step_reached(job_id, CHECKPOINT_STEPS + 2)
+    lost = [job_id for job_id in jobs if fleet.job(job_id).tier == "a100"]
+    assert lost
     fleet.remove_node("a100")
     time.sleep(1)
     fleet.add_node("a100")
-    for job in fleet.completed(*jobs, patience_s=180):
+    fleet.completed(*jobs, patience_s=180)
+    for job in map(fleet.job, lost):  # the backlog may have woken the other tier for the rest
         assert job.attempt >= 2
         assert max(resumed_steps(job)) >= CHECKPOINT_STEPS
     fleet.until(lambda: fleet.replicas()["Denoiser-a100"] == 2, 90, fleet.replicas)

@@ -10,8 +10,17 @@ from tests.multinode.rig import MultiNode, running
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MultiNode]:
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MultiNode]:
     folder = tmp_path_factory.mktemp("fleet")
     write_tiny_model(folder / "model")
     with EmbeddedS3(folder / "s3") as s3, running(folder, s3, folder / "model") as fleet:
         yield fleet
+
+
+@pytest.fixture
+def fleet(nodes: MultiNode) -> MultiNode:
+    """At rest: both a100 replicas up and the other tier asleep, so that it is known where a lone
+    job goes."""
+    rest = {"Denoiser-a100": 2, "Denoiser-rtx4090": 0}
+    nodes.until(lambda: rest.items() <= nodes.replicas().items(), 90, nodes.replicas)
+    return nodes

@@ -73,7 +73,7 @@ class TimedJobs(SqlJobStore):
         self.sync_s = 0.0
         for name in ("waiting", "counts", "lease", "record_progress", "expire"):
             vars(self)[name] = self.clock.timed(name, getattr(self, name))
-        self._time_commits(self._reads)
+        self._time_commits(self.database._reads)
 
     def _time_commits(self, engine: Engine) -> None:
         """Of transactions that write; those that only read wait for no disk. Both share `engine`'s

@@ -6,6 +6,12 @@ StorageError
 ├── StoreUnavailable     no answer in time, or a 5xx: retry later (the only retryable one)
 ├── JobNotFound          no such job for this tenant
 ├── IdempotencyConflict  the key was used for another request
+├── QueueFull            as many jobs wait as may: come back later
+├── QuotaExceeded        the tenant has used up what it may
+├── ResultPurged         the result is being deleted at this moment: make it anew
+├── UnknownKey           no such API key, or it was revoked
+├── TenantNotFound       no such tenant
+├── FileNotFound         no such uploaded file for this tenant
 ├── IllegalTransition    the job is in a state that forbids this
 ├── StaleAttempt         another attempt owns the job now: drop your work
 └── StaleDispatcher      a newer Dispatcher has started: stop leasing
@@ -82,3 +88,58 @@ class StaleDispatcher(StorageError):
 
     def __str__(self) -> str:
         return f"dispatcher epoch {self.epoch} is superseded by {self.newest}"
+
+
+class QueueFull(StorageError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.limit} jobs wait already, as many as this server takes; try again later"
+
+
+class QuotaExceeded(StorageError):
+    """`quota` is the name of a field of storage.tenants.Quota."""
+
+    def __init__(self, quota: str, limit: int, retry_after_s: int) -> None:
+        super().__init__(quota, limit, retry_after_s)
+        self.quota, self.limit, self.retry_after_s = quota, limit, retry_after_s
+
+    def __str__(self) -> str:
+        words = self.quota.replace("_", " ")
+        return f"your quota is used up ({words}: {self.limit}); try again later"
+
+
+class ResultPurged(StorageError):
+    retryable = True
+
+    def __init__(self, result_id: str) -> None:
+        super().__init__(result_id)
+        self.result_id = result_id
+
+    def __str__(self) -> str:
+        return f"result {self.result_id} is being deleted"
+
+
+class UnknownKey(StorageError):
+    def __str__(self) -> str:
+        return "this API key is not known, or was revoked"
+
+
+class TenantNotFound(StorageError):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"no tenant {self.name!r}"
+
+
+class FileNotFound(StorageError):
+    def __init__(self, file_id: str) -> None:
+        super().__init__(file_id)
+        self.file_id = file_id
+
+    def __str__(self) -> str:
+        return f"no file {self.file_id!r}"

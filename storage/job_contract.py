@@ -1,10 +1,19 @@
 """What a job store promises: the JobStore interface and the types that only its methods take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from storage.jobs import Attempt, Job, JobEvent, JobRequest, JobStatus, Stage, VideoFile
+from storage.jobs import (
+    Attempt,
+    Feedback,
+    Job,
+    JobEvent,
+    JobRequest,
+    JobStatus,
+    Stage,
+    VideoFile,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +25,19 @@ class Idempotency:
 
 
 @dataclass(frozen=True, slots=True)
+class Caps:
+    """How many jobs may be there before another one is refused; None: no limit."""
+
+    queued: int | None = None  # of all tenants
+    tenant_queued: int | None = None
+    tenant_unfinished: int | None = None  # queued and in progress
+    tenant_creates_per_minute: int | None = None
+
+
+NO_CAPS = Caps()
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     attempt: Attempt
     stage: Stage
@@ -23,18 +45,50 @@ class Progress:
     events: tuple[JobEvent, ...] = ()  # since the last report
 
 
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What a deletion leaves to be done in the object store."""
+
+    seq: int
+    tenant: str
+    job_id: str
+    result_id: str | None  # this result goes too: no other job refers to it
+
+
 class JobStore(Protocol):
     """Jobs and their order. Synchronous (use asyncio.to_thread), safe from several threads and
     processes; every method may raise StoreUnavailable, which is worth a retry."""
 
-    def create(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
-        """Queues the job. When its id or idempotency key is known already, returns the job that
+    def create(
+        self,
+        request: JobRequest,
+        idempotency: Idempotency | None = None,
+        *,
+        caps: Caps = NO_CAPS,
+        result: VideoFile | None = None,
+    ) -> Job:
+        """Queues the job; with the `result` that its request has already, it is completed at once,
+        unless that is being purged. When its id or idempotency key is known, returns the job that
         stands, so `job.id != request.id` tells a replay. Raises IdempotencyConflict when the key
-        came with another body."""
+        came with another body, QueueFull and QuotaExceeded beyond the `caps` (which replays and
+        jobs with a result pass; on Postgres creations at the same moment may pass together)."""
+        ...
+
+    def find(self, tenant: str, idempotency: Idempotency) -> Job | None:
+        """The job under this key, before any work is done for a repeat. Raises
+        IdempotencyConflict."""
         ...
 
     def get(self, tenant: str, job_id: str) -> Job:
         """Raises JobNotFound, for another tenant's job too."""
+        ...
+
+    def get_many(self, job_ids: Collection[str]) -> list[Job]:
+        """Those that exist, of any tenant, in no order."""
+        ...
+
+    def revisions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """`Job.rev` of those that exist: one cheap question about all that somebody watches."""
         ...
 
     def list_jobs(
@@ -54,8 +108,27 @@ class JobStore(Protocol):
         """A job that has ended stays as it ended. Raises JobNotFound."""
         ...
 
-    def delete(self, tenant: str, job_id: str) -> Job:
-        """Forgets the job, whatever its state, and returns what it was. Raises JobNotFound."""
+    def delete(self, tenant: str, job_id: str) -> Purge:
+        """Forgets the job, whatever its state. What is left to do, deleting its objects, stands in
+        the table until `purged`. Raises JobNotFound."""
+        ...
+
+    def purges(self, limit: int) -> list[Purge]:
+        """Deletions whose objects may not be gone yet, oldest first."""
+        ...
+
+    def purged(self, purge: Purge) -> None:
+        """Its objects are gone."""
+        ...
+
+    def retry(self, job_id: str) -> Job:
+        """An operator's second chance: queues a failed job again, with all its attempts and no
+        deadline. Raises JobNotFound, and IllegalTransition for a job that has not failed."""
+        ...
+
+    def rate(self, tenant: str, job_id: str, feedback: Feedback) -> Job:
+        """Keeps what a person thinks of a completed video; the last word counts. Raises
+        JobNotFound, and IllegalTransition when it is not completed."""
         ...
 
     def next_epoch(self) -> int:
@@ -94,8 +167,9 @@ class JobStore(Protocol):
         ...
 
     def complete(self, attempt: Attempt, video: VideoFile, events: Sequence[JobEvent] = ()) -> Job:
-        """Raises StaleAttempt when the attempt does not own the job any more, IllegalTransition
-        when that has ended (cancelled, say). So do `fail` and `release`."""
+        """Raises ResultPurged when the result is being deleted, StaleAttempt when the attempt does
+        not own the job any more, IllegalTransition when that has ended (cancelled, say). So do
+        `fail` and `release`, the first apart."""
         ...
 
     def fail(

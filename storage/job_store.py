@@ -1,18 +1,29 @@
 """The job table, which is also the queue: the JobStore on SQL."""
 
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage import leasing
-from storage.errors import IdempotencyConflict, StaleAttempt, StoreUnavailable
-from storage.job_contract import Idempotency, JobStore, Progress
+from storage import admission, leasing, outbox
+from storage.database import Database
+from storage.errors import (
+    IdempotencyConflict,
+    IllegalTransition,
+    JobNotFound,
+    ResultPurged,
+    StaleAttempt,
+    StoreUnavailable,
+)
+from storage.job_contract import NO_CAPS, Caps, Idempotency, JobStore, Progress, Purge
 from storage.jobs import (
     Attempt,
+    Feedback,
     Job,
     JobEvent,
     JobRequest,
@@ -20,16 +31,7 @@ from storage.jobs import (
     VideoFile,
     check_transition,
 )
-from storage.tables import (
-    dispatchers,
-    jobs,
-    open_tables,
-    owned_by,
-    row_of,
-    to_job,
-    transaction,
-    with_events,
-)
+from storage.tables import dispatchers, jobs, owned_by, purges, row_of, to_job, with_events
 
 __all__ = ["Idempotency", "JobStore", "JobStoreConfig", "Progress", "SqlJobStore"]
 
@@ -37,9 +39,9 @@ __all__ = ["Idempotency", "JobStore", "JobStoreConfig", "Progress", "SqlJobStore
 class JobStoreConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # An SQLAlchemy URL of a SQLite file. The SQL is written for Postgres too, which comes with a
-    # driver and its own run of the tests. In-memory SQLite is one database per connection.
-    url: str = Field(pattern=r"^sqlite:///[^:]")
+    # An SQLAlchemy URL of a SQLite file or of Postgres. In-memory SQLite is one database per
+    # connection.
+    url: str = Field(pattern=r"^(sqlite:///[^:]|postgresql\+psycopg://)")
     lease_s: float = Field(default=30.0, gt=0)  # a Dispatcher silent for longer has lost its jobs
     max_attempts: int = Field(default=3, ge=1)  # failures that a job is given
 
@@ -49,43 +51,57 @@ class SqlJobStore(JobStore):
 
     def __init__(self, config: JobStoreConfig, clock: Callable[[], float] = time.time) -> None:
         self._config, self._clock = config, clock
-        self._reads, self._writes = open_tables(config.url)
+        self.database = Database(config.url)  # shared with the stores of other tables
 
     def close(self) -> None:
-        self._reads.dispose()
+        self.database.close()
 
-    def create(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
-        values = {
-            "id": request.id,
-            "tenant": request.tenant,
-            "idempotency_key": idempotency and idempotency.key,
-            "fingerprint": idempotency and idempotency.fingerprint,
-            "request": request.to_json().decode(),
-            "sku": request.sku,
-            "priority": request.priority,
-            "deadline_at": request.deadline_at,
-            "status": JobStatus.QUEUED,
-            "created_at": self._clock(),
-        }
+    def create(
+        self,
+        request: JobRequest,
+        idempotency: Idempotency | None = None,
+        *,
+        caps: Caps = NO_CAPS,
+        result: VideoFile | None = None,
+    ) -> Job:
         try:
-            with transaction(self._writes) as db:
-                return to_job(db.execute(insert(jobs).values(values).returning(*jobs.c)).one())
-        except IntegrityError:
-            pass  # known already: asked only now, as two callers could ask before either inserts
-        known = jobs.c.id == request.id
-        if idempotency:
-            known = or_(known, jobs.c.idempotency_key == idempotency.key)
-        with transaction(self._reads) as db:
-            row = db.execute(select(jobs).where(jobs.c.tenant == request.tenant, known)).first()
+            with self.database.writing() as db:
+                if row := _standing(db, request.tenant, request.id, idempotency):
+                    return to_job(row)
+                if result and is_being_purged(db, request.tenant, result.result_id):
+                    result = None
+                now = self._clock()
+                if result is None:
+                    admission.check(db, request.tenant, caps, now)
+                values = _new_row(request, idempotency, result, now)
+                row = db.execute(insert(jobs).values(values).returning(*jobs.c)).one()
+                if result:
+                    outbox.announce(db, [row], now)
+                return to_job(row)
+        except IntegrityError:  # Postgres: two inserted at once
+            with self.database.reading() as db:
+                row = _standing(db, request.tenant, request.id, idempotency)
         if row is None:
             raise StoreUnavailable(f"the job that {request.id} repeats was deleted just now")
-        if idempotency and row.fingerprint != idempotency.fingerprint:
-            raise IdempotencyConflict(idempotency.key, row.id)
         return to_job(row)
 
+    def find(self, tenant: str, idempotency: Idempotency) -> Job | None:
+        with self.database.reading() as db:
+            row = _standing(db, tenant, "", idempotency)
+        return row and to_job(row)
+
     def get(self, tenant: str, job_id: str) -> Job:
-        with transaction(self._reads) as db:
+        with self.database.reading() as db:
             return to_job(row_of(db, tenant, job_id))
+
+    def get_many(self, job_ids: Collection[str]) -> list[Job]:
+        with self.database.reading() as db:
+            return [to_job(row) for row in db.execute(select(jobs).where(jobs.c.id.in_(job_ids)))]
+
+    def revisions(self, job_ids: Collection[str]) -> dict[str, int]:
+        query = select(jobs.c.id, jobs.c.rev).where(jobs.c.id.in_(job_ids))
+        with self.database.reading() as db:
+            return {row.id: row.rev for row in db.execute(query)}
 
     def list_jobs(
         self,
@@ -104,27 +120,64 @@ class SqlJobStore(JobStore):
             query = query.where(jobs.c.status == status)
         if sku is not None:
             query = query.where(jobs.c.sku == sku)
-        with transaction(self._reads) as db:
+        with self.database.reading() as db:
             if after is not None:
                 seen = row_of(db, tenant, after).seq
                 query = query.where(jobs.c.seq > seen if ascending else jobs.c.seq < seen)
             return [to_job(row) for row in db.execute(query)]
 
     def cancel(self, tenant: str, job_id: str) -> Job:
-        with transaction(self._writes) as db:
+        with self.database.writing() as db:
             row = row_of(db, tenant, job_id, lock=True)
             if row.status.is_terminal:
                 return to_job(row)
             return self._end(db, row, JobStatus.CANCELLED)
 
-    def delete(self, tenant: str, job_id: str) -> Job:
-        with transaction(self._writes) as db:
+    def delete(self, tenant: str, job_id: str) -> Purge:
+        with self.database.writing() as db:
             row = row_of(db, tenant, job_id, lock=True)
-            db.execute(delete(jobs).where(jobs.c.seq == row.seq))
-        return to_job(row)
+            return forget(db, row, self._clock())
+
+    def purges(self, limit: int) -> list[Purge]:
+        with self.database.reading() as db:
+            query = select(*_PURGE).order_by(purges.c.seq).limit(limit)
+            return [Purge(*row) for row in db.execute(query)]
+
+    def purged(self, purge: Purge) -> None:
+        with self.database.writing() as db:
+            db.execute(delete(purges).where(purges.c.seq == purge.seq))
+
+    def retry(self, job_id: str) -> Job:
+        with self.database.writing() as db:
+            query = select(jobs).where(jobs.c.id == job_id).with_for_update()
+            row = db.execute(query).one_or_none()
+            if row is None:
+                raise JobNotFound(job_id)
+            if row.status is not JobStatus.FAILED:
+                raise IllegalTransition(job_id, row.status, JobStatus.QUEUED)
+            again = {
+                "status": JobStatus.QUEUED,
+                "failures": 0,
+                "deadline_at": None,
+                "completed_at": None,
+                "error_code": None,
+                "error_message": None,
+                "recorded": False,
+            }
+            changed = update(jobs).where(jobs.c.seq == row.seq).values(again).returning(*jobs.c)
+            return to_job(db.execute(changed).one())
+
+    def rate(self, tenant: str, job_id: str, feedback: Feedback) -> Job:
+        with self.database.writing() as db:
+            row = row_of(db, tenant, job_id, lock=True)
+            if row.status is not JobStatus.COMPLETED:
+                raise IllegalTransition(job_id, row.status, "rated")
+            rated = update(jobs).where(jobs.c.seq == row.seq)
+            changed = rated.values(feedback=json.dumps(asdict(feedback))).returning(*jobs.c)
+            return to_job(db.execute(changed).one())
 
     def next_epoch(self) -> int:
-        with transaction(self._writes) as db:
+        with self.database.writing() as db:
             started = insert(dispatchers).values(started_at=self._clock())
             epoch: int = db.execute(started.returning(dispatchers.c.epoch)).scalar_one()
             return epoch
@@ -132,12 +185,12 @@ class SqlJobStore(JobStore):
     def waiting(self, per_tenant: int) -> list[Job]:
         if per_tenant < 1:  # SQLite would take it for "no limit"
             raise ValueError(f"cannot list {per_tenant} jobs per tenant")
-        with transaction(self._reads) as db:
+        with self.database.reading() as db:
             found = leasing.first_of_each_tenant(db, per_tenant, self._clock())
         return [to_job(row) for row in found]
 
     def lease(self, epoch: int, job_ids: Mapping[str, str]) -> list[Job]:
-        with transaction(self._writes) as db:
+        with self.database.writing() as db:
             leasing.require_newest(db, epoch)
             now = self._clock()
             leasing.fail_worn_out(db, now, self._config.max_attempts)
@@ -145,7 +198,7 @@ class SqlJobStore(JobStore):
         return [to_job(row) for row in leased]
 
     def expire(self, epoch: int) -> list[str]:
-        with transaction(self._writes) as db:
+        with self.database.writing() as db:
             leasing.require_newest(db, epoch)
             return leasing.fail_overdue(db, self._clock())
 
@@ -154,12 +207,12 @@ class SqlJobStore(JobStore):
             jobs.c.id.in_({attempt.job_id for attempt in attempts}),
             jobs.c.status == JobStatus.IN_PROGRESS,
         )
-        with transaction(self._reads) as db:
+        with self.database.reading() as db:
             return {Attempt(*row) for row in db.execute(query)}.intersection(attempts)
 
     def record_progress(self, updates: Sequence[Progress], epoch: int) -> list[Attempt]:
         disowned = []
-        with transaction(self._writes) as db:
+        with self.database.writing() as db:
             leasing.require_newest(db, epoch)
             lease_until = self._clock() + self._config.lease_s
             for report in updates:
@@ -174,15 +227,32 @@ class SqlJobStore(JobStore):
         return disowned
 
     def complete(self, attempt: Attempt, video: VideoFile, events: Sequence[JobEvent] = ()) -> Job:
-        result = video.to_json().decode()
-        return self._leave(attempt, JobStatus.COMPLETED, events, result=result)
+        with self.database.writing() as db:
+            row = self._owned(db, attempt)
+            if is_being_purged(db, row.tenant, video.result_id):
+                raise ResultPurged(video.result_id)
+            return self._end(
+                db,
+                row,
+                JobStatus.COMPLETED,
+                events=with_events(row.events, events),
+                result=video.to_json().decode(),
+                result_id=video.result_id,
+            )
 
     def fail(
         self, attempt: Attempt, code: str, message: str, events: Sequence[JobEvent] = ()
     ) -> Job:
-        return self._leave(
-            attempt, JobStatus.FAILED, events, error_code=code, error_message=message
-        )
+        with self.database.writing() as db:
+            row = self._owned(db, attempt)
+            return self._end(
+                db,
+                row,
+                JobStatus.FAILED,
+                events=with_events(row.events, events),
+                error_code=code,
+                error_message=message,
+            )
 
     def release(
         self,
@@ -191,7 +261,7 @@ class SqlJobStore(JobStore):
         charge: bool = True,
         events: Sequence[JobEvent] = (),
     ) -> Job:
-        with transaction(self._writes) as db:
+        with self.database.writing() as db:
             row = self._owned(db, attempt)
             failures = row.failures + charge
             again = {
@@ -208,14 +278,6 @@ class SqlJobStore(JobStore):
                 db, row, JobStatus.FAILED, **again, error_code=reason, error_message=message
             )
 
-    def _leave(
-        self, attempt: Attempt, target: JobStatus, events: Sequence[JobEvent], **values: Any
-    ) -> Job:
-        """Ends an attempt if it still owns its job."""
-        with transaction(self._writes) as db:
-            row = self._owned(db, attempt)
-            return self._end(db, row, target, events=with_events(row.events, events), **values)
-
     def _owned(self, db: Connection, attempt: Attempt) -> Row[Any]:
         row = db.execute(select(jobs).where(owned_by(attempt)).with_for_update()).first()
         if row is None:
@@ -226,18 +288,83 @@ class SqlJobStore(JobStore):
         check_transition(row.id, row.status, target)
         ended = {"status": target, "lease_until": None, "completed_at": self._clock()} | values
         changed = update(jobs).where(jobs.c.seq == row.seq).values(ended).returning(*jobs.c)
-        return to_job(db.execute(changed).one())
+        now_row = db.execute(changed).one()
+        if target.is_terminal:
+            outbox.announce(db, [now_row], self._clock())
+        return to_job(now_row)
 
     def queue_position(self, job_id: str) -> int | None:
-        with transaction(self._reads) as db:
+        with self.database.reading() as db:
             return leasing.position(db, job_id)
 
     def queued(self) -> int:
-        with transaction(self._reads) as db:
+        with self.database.reading() as db:
             query = select(func.count()).where(jobs.c.status == JobStatus.QUEUED)
             return db.scalar(query) or 0
 
     def counts(self) -> dict[JobStatus, int]:
         query = select(jobs.c.status, func.count().label("jobs")).group_by(jobs.c.status)
-        with transaction(self._reads) as db:
+        with self.database.reading() as db:
             return dict.fromkeys(JobStatus, 0) | {row.status: row.jobs for row in db.execute(query)}
+
+
+_PURGE = (purges.c.seq, purges.c.tenant, purges.c.job_id, purges.c.result_id)
+
+
+def forget(db: Connection, row: Row[Any], now: float) -> Purge:
+    """Deletes the row of a job, and notes which objects have to follow it."""
+    db.execute(delete(jobs).where(jobs.c.seq == row.seq))
+    result_id = row.result_id
+    if result_id is not None:
+        others = (jobs.c.tenant == row.tenant) & (jobs.c.result_id == result_id)
+        if db.execute(select(jobs.c.seq).where(others).limit(1)).first():
+            result_id = None
+    noted = insert(purges).values(
+        tenant=row.tenant, job_id=row.id, result_id=result_id, created_at=now
+    )
+    return Purge(*db.execute(noted.returning(*_PURGE)).one())
+
+
+def is_being_purged(db: Connection, tenant: str, result_id: str) -> bool:
+    """Whether the objects of a result are about to be deleted: nobody may refer to it anew."""
+    doomed = (purges.c.tenant == tenant) & (purges.c.result_id == result_id)
+    return db.execute(select(purges.c.seq).where(doomed).limit(1)).first() is not None
+
+
+def _standing(
+    db: Connection, tenant: str, job_id: str, idempotency: Idempotency | None
+) -> Row[Any] | None:
+    """The job that a creation repeats. Raises IdempotencyConflict."""
+    known = jobs.c.id == job_id
+    if idempotency:
+        known = or_(known, jobs.c.idempotency_key == idempotency.key)
+    row = db.execute(select(jobs).where(jobs.c.tenant == tenant, known)).first()
+    if row and idempotency and row.fingerprint != idempotency.fingerprint:
+        raise IdempotencyConflict(idempotency.key, row.id)
+    return row
+
+
+def _new_row(
+    request: JobRequest, idempotency: Idempotency | None, result: VideoFile | None, now: float
+) -> dict[str, Any]:
+    values = {
+        "id": request.id,
+        "tenant": request.tenant,
+        "idempotency_key": idempotency and idempotency.key,
+        "fingerprint": idempotency and idempotency.fingerprint,
+        "request": request.to_json().decode(),
+        "sku": request.sku,
+        "priority": request.priority,
+        "deadline_at": request.deadline_at,
+        "photo_sha256": request.photo_sha256,
+        "status": JobStatus.QUEUED,
+        "created_at": now,
+    }
+    if result is not None:
+        values |= {
+            "status": JobStatus.COMPLETED,
+            "completed_at": now,
+            "result": result.to_json().decode(),
+            "result_id": result.result_id,
+        }
+    return values

@@ -84,6 +84,15 @@ class JobEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Feedback:
+    """What a person thinks of the video."""
+
+    rating: int  # -1, 0, 1
+    tags: tuple[str, ...] = ()
+    at: float = 0.0  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True)
 class VideoFile:
     """A committed result, as it stands in results/<tenant>/<result_id>.json."""
 
@@ -138,6 +147,7 @@ class JobRequest:
     sku: str | None = None
     title: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    webhook: str | None = None  # https URL that hears of the end
     warnings: tuple[str, ...] = ()  # about the photo, for the caller; no part of the result
 
     @property
@@ -192,6 +202,10 @@ class Job:
     error_code: str | None = None
     error_message: str | None = None
     events: tuple[JobEvent, ...] = ()  # oldest first, of all attempts; the store keeps the last 50
+    rev: int = 0  # goes up with every change of the row
+    predicted_at: float | None = None  # when it should end, as foreseen when it was leased
+    expired: bool = False  # completed, but its files are gone: retention
+    feedback: Feedback | None = None
 
     @property
     def id(self) -> str:

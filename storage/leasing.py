@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from diffusion.params import Priority
+from storage import outbox
 from storage.errors import StaleDispatcher
 from storage.jobs import JobStatus
 from storage.tables import dispatchers, jobs
@@ -83,7 +84,7 @@ def _queued_heads(priority: Priority, per_tenant: int) -> Select[Any]:
 
 def fail_worn_out(db: Connection, now: float, max_attempts: int) -> None:
     """Ends the jobs whose lost attempt was their last."""
-    db.execute(
+    ended = db.execute(
         update(jobs)
         .where(_lost(now), jobs.c.failures + 1 >= max_attempts)
         .values(
@@ -94,7 +95,9 @@ def fail_worn_out(db: Connection, now: float, max_attempts: int) -> None:
             completed_at=now,
             lease_until=None,
         )
-    )
+        .returning(*jobs.c)
+    ).all()
+    outbox.announce(db, ended, now)
 
 
 def take(
@@ -145,8 +148,9 @@ def fail_overdue(db: Connection, now: float) -> list[str]:
             error_message="still waited " + cast(late, String) + " s after its deadline",
             completed_at=now,
         )
-        .returning(jobs.c.seq, jobs.c.id)
-    )
+        .returning(*jobs.c)
+    ).all()
+    outbox.announce(db, ended, now)
     return [row.id for row in sorted(ended, key=lambda row: row.seq)]
 
 

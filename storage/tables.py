@@ -1,22 +1,18 @@
-"""The SQL under the job store: its tables, and transactions that lose no acknowledged row."""
+"""The tables, and what every store reads and writes in them. `storage/migrations` makes them."""
 
 import json
-import sqlite3
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Connection,
     Double,
-    Engine,
     Enum,
     Index,
     Integer,
@@ -26,22 +22,17 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
-    inspect,
+    false,
     select,
+    text,
 )
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from diffusion.params import Priority
-from storage.errors import JobNotFound, StoreMisconfigured, StoreUnavailable
-from storage.jobs import Attempt, Job, JobEvent, JobRequest, JobStatus, Stage, VideoFile
+from storage.errors import JobNotFound
+from storage.jobs import Attempt, Feedback, Job, JobEvent, JobRequest, JobStatus, Stage, VideoFile
 
 EVENTS_KEPT = 50
 """Per job: what went on lately is of use, and a row must stay small."""
-
-_WAL_TRIES, _WAL_WAIT_S = 100, 0.05
 
 metadata = MetaData()
 
@@ -87,10 +78,23 @@ jobs = Table(
     Column("error_code", String(64)),
     Column("error_message", Text),
     Column("events", Text, nullable=False, default="[]"),  # JobEvents as JSON
+    # Goes up with every change, so that who watches asks for what he has not seen.
+    Column("rev", BigInteger, nullable=False, server_default="0", onupdate=text("rev + 1")),
+    Column("photo_sha256", String(64)),
+    Column("result_id", String(64)),  # the result it refers to; NULL again once that has expired
+    Column("predicted_at", Double),  # when it should end, as it was foreseen when it was leased
+    Column("feedback", Text),  # Feedback as JSON
+    # Its end is in the object store too, for a rebuild of this table.
+    Column("recorded", Boolean, nullable=False, default=False, server_default=false()),
     UniqueConstraint("tenant", "idempotency_key"),
     Index("jobs_queue", "status", "priority", "tenant", "seq"),
     Index("jobs_deadlines", "status", "deadline_at"),
     Index("jobs_listing", "tenant", "seq"),
+    Index("jobs_results", "tenant", "result_id"),
+    Index("jobs_photos", "tenant", "photo_sha256"),
+    Index("jobs_ended", "status", "completed_at"),
+    Index("jobs_created", "tenant", "created_at"),
+    Index("jobs_unrecorded", "recorded", "status"),
     sqlite_autoincrement=True,  # a deleted row's seq is not given out again
 )
 
@@ -100,6 +104,91 @@ dispatchers = Table(
     _serial("epoch"),
     Column("started_at", Double, nullable=False),
     sqlite_autoincrement=True,
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("quota", Text, nullable=False),  # Quota as JSON
+    Column("created_at", Double, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),  # the part of a key that may be shown
+    Column("tenant", String(128), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("digest", String(64), nullable=False),  # sha256 of the whole key
+    Column("created_at", Double, nullable=False),
+    Column("revoked_at", Double),
+    Index("api_keys_tenant", "tenant"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    _serial("seq"),
+    Column("id", String(128), nullable=False, unique=True),
+    Column("tenant", String(128), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("media_type", String(128), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("files_listing", "tenant", "seq"),
+    Index("files_content", "tenant", "sha256"),
+    sqlite_autoincrement=True,
+)
+
+deliveries = Table(  # webhooks: written in the transaction that ends a job
+    "deliveries",
+    metadata,
+    _serial("seq"),
+    Column("id", String(128), nullable=False, unique=True),  # webhook-id: the same in every try
+    Column("tenant", String(128), nullable=False),
+    Column("job_id", String(128), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("due_at", Double),  # NULL: it is over
+    Column("outcome", String(32)),
+    Column("detail", Text),
+    Index("deliveries_due", "due_at"),
+    Index("deliveries_job", "job_id"),
+    sqlite_autoincrement=True,
+)
+
+endpoints = Table(  # webhook addresses that asked for no more (410)
+    "endpoints",
+    metadata,
+    Column("tenant", String(128), primary_key=True),
+    Column("url", String(2048), primary_key=True),
+    Column("disabled_at", Double, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+purges = Table(  # deleted jobs whose objects are not all gone yet
+    "purges",
+    metadata,
+    _serial("seq"),
+    Column("tenant", String(128), nullable=False),
+    Column("job_id", String(128), nullable=False),
+    Column("result_id", String(64)),  # the result to go with it, if no other job refers to that
+    Column("created_at", Double, nullable=False),
+    Index("purges_results", "tenant", "result_id"),
+    sqlite_autoincrement=True,
+)
+
+facts = Table(  # one value each, as JSON: what one part tells the others
+    "facts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("written_at", Double, nullable=False),
 )
 
 
@@ -146,58 +235,8 @@ def to_job(row: Row[Any]) -> Job:
         error_code=row.error_code,
         error_message=row.error_message,
         events=tuple(JobEvent(**event) for event in json.loads(row.events)),
+        rev=row.rev,
+        predicted_at=row.predicted_at,
+        expired=row.status is JobStatus.COMPLETED and row.result_id is None,
+        feedback=Feedback(**json.loads(row.feedback)) if row.feedback else None,
     )
-
-
-def open_tables(url: str) -> tuple[Engine, Engine]:
-    """Two views of one connection pool, for transactions that only read and for those that write.
-    Makes the tables where they are missing."""
-    reads = create_engine(url)
-    if reads.dialect.name == "sqlite":
-        event.listen(reads, "connect", _prepare_sqlite)
-        event.listen(reads, "begin", _begin_sqlite)
-    # SQLite has one writer, and those who wait for it poll: without a queue some wait for seconds.
-    writer = threading.Lock() if reads.dialect.name == "sqlite" else nullcontext()
-    writes = reads.execution_options(writes=True, writer=writer)
-    with transaction(writes) as db:
-        metadata.create_all(db)
-        found = {column["name"] for column in inspect(db).get_columns(jobs.name)}
-    if missing := {column.name for column in jobs.columns} - found:
-        raise StoreMisconfigured(
-            f"the job table of {reads.url!r} is of another version: it lacks {sorted(missing)};"
-            " start with another data folder, or with the version that made it"
-        )
-    return reads, writes
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver would begin only at the first write, too late for a transaction that reads first
-    # (SQLAlchemy docs, "pysqlite: serializable isolation"); _begin_sqlite does it instead.
-    connection.isolation_level = None
-    connection.execute("PRAGMA busy_timeout = 15000")  # ms; first: the next line may have to wait
-    for tries_left in reversed(range(_WAL_TRIES)):
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait
-            break
-        except sqlite3.OperationalError:  # several at once: the timeout does not cover this switch
-            if tries_left == 0:
-                raise
-            time.sleep(_WAL_WAIT_S)
-    connection.execute("PRAGMA synchronous = FULL")  # NORMAL may lose the last rows in a power cut
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that has read cannot wait for the write lock any more: SQLite fails it at once.
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-@contextmanager
-def transaction(engine: Engine) -> Iterator[Connection]:
-    """Commits at the end, rolls back on an exception. Raises StoreUnavailable when the database is
-    locked for too long, full, or not there."""
-    try:
-        with engine.get_execution_options().get("writer", nullcontext()), engine.begin() as db:
-            yield db
-    except (OperationalError, PoolTimeout) as error:
-        raise StoreUnavailable(f"job table: {error}") from error

@@ -117,7 +117,7 @@ def test_counts_name_every_status(store: JobStore) -> None:
 def test_deleting_forgets_the_job_and_its_key(store: JobStore) -> None:
     first = store.create(make_request("a"), Idempotency("key", "body"))
     attempt = lease_one(store, store.next_epoch())
-    assert store.delete("shop", "a").request == first.request
+    assert store.delete("shop", "a").job_id == first.id
     with pytest.raises(JobNotFound):
         store.get("shop", "a")
     with pytest.raises(StaleAttempt):
@@ -129,7 +129,7 @@ def test_deleting_forgets_the_job_and_its_key(store: JobStore) -> None:
 
 
 def test_sqlite_is_set_up_to_lose_nothing(store: SqlJobStore) -> None:
-    with store._reads.connect() as db:
+    with store.database.reading() as db:
         read = [
             db.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous")

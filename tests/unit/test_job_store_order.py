@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from diffusion.params import Priority
 from storage.job_store import JobStore, SqlJobStore
 from storage.jobs import JobStatus
-from storage.tables import jobs, transaction
+from storage.tables import jobs
 from tests.sample_jobs import (
     LEASE_S,
     VIDEO,
@@ -130,7 +130,7 @@ def add_backlog(store: SqlJobStore, first: int, after: int) -> None:
         }
         for number in range(first, after)
     ]
-    with transaction(store._writes) as db:
+    with store.database.writing() as db:
         db.execute(insert(jobs), rows)
 
 
@@ -143,7 +143,7 @@ def steps(store: SqlJobStore, call: Callable[[], None]) -> int:
         count += 1
         return 0
 
-    with store._reads.connect() as db:  # the pool's only connection
+    with store.database._reads.connect() as db:  # the pool's only connection
         driver = db.connection.driver_connection
     assert driver is not None
     driver.set_progress_handler(step, 1)

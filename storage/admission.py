@@ -1,0 +1,47 @@
+"""Whether a tenant, and the queue, have room for one more job. Statements on an open connection."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from storage.errors import QueueFull, QuotaExceeded
+from storage.job_contract import Caps
+from storage.jobs import JobStatus
+from storage.tables import jobs
+
+_MINUTE_S = 60
+_ROOM_SOON_S = 5
+"""When to come back where nobody knows: a job of one's own has to end first."""
+
+_QUEUED = (JobStatus.QUEUED,)
+_UNFINISHED = (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
+
+
+def check(db: Connection, tenant: str, caps: Caps, now: float) -> None:
+    """Raises QueueFull and QuotaExceeded. Reads no more rows than the caps allow."""
+    own = jobs.c.tenant == tenant
+    if caps.queued is not None and _reaches(db, caps.queued, _is(_QUEUED)):
+        raise QueueFull(caps.queued)
+    most = caps.tenant_queued
+    if most is not None and _reaches(db, most, own, _is(_QUEUED)):
+        raise QuotaExceeded("queued_jobs", most, _ROOM_SOON_S)
+    most = caps.tenant_unfinished
+    if most is not None and _reaches(db, most, own, _is(_UNFINISHED)):
+        raise QuotaExceeded("unfinished_jobs", most, _ROOM_SOON_S)
+    most = caps.tenant_creates_per_minute
+    if most is not None:
+        recent = jobs.c.created_at > now - _MINUTE_S
+        latest = select(jobs.c.created_at).where(own, recent)
+        times = db.scalars(latest.order_by(jobs.c.created_at.desc()).limit(most)).all()
+        if len(times) >= most:
+            wait_s = times[-1] + _MINUTE_S - now if times else _MINUTE_S
+            raise QuotaExceeded("creates_per_minute", most, max(1, round(wait_s)))
+
+
+def _is(statuses: Sequence[JobStatus]) -> ColumnElement[bool]:
+    return jobs.c.status.in_(statuses)
+
+
+def _reaches(db: Connection, limit: int, *which: ColumnElement[bool]) -> bool:
+    rows = select(jobs.c.seq).where(*which).limit(limit).subquery()
+    return (db.scalar(select(func.count()).select_from(rows)) or 0) >= limit

@@ -15,6 +15,7 @@ from deployments.denoiser import Denoised, StepDone
 from deployments.dispatcher import DispatcherConfig
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelConfig
+from storage.errors import ObjectNotFound
 from storage.job_store import JobStoreConfig
 
 _CPUS = 0.1  # booked, of each replica
@@ -39,6 +40,13 @@ class Decoder:
 class VideoEncoder:
     async def encode(self, *_: object) -> Any:
         return VIDEO
+
+
+class EmptyStore:
+    """An object store in which no result is ever found."""
+
+    def get(self, key: str) -> bytes:
+        raise ObjectNotFound(key)
 
 
 class LoneDispatcher(StopwatchDispatcher):
@@ -95,6 +103,7 @@ def dispatcher_args(jobs: JobStoreConfig, architecture: Architecture, slots: int
         tiers,
         CostModel(architecture, tiers, ModelConfig(source="i2vgen-xl"), {}),
         Floor(area_px=512**2, num_frames=16, size_multiple=64),
+        EmptyStore(),
     ]
 
 

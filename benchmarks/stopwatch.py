@@ -160,7 +160,7 @@ def _request(job_id: str) -> JobRequest:
         model="i2vgen-xl",
         model_revision="0" * 64,
         photo_key="inputs/shop/0",
-        photo_sha256="0",
+        photo_sha256=job_id,  # every one another clip
         sampling=SamplingParams("a watch turns", "blurry", 512, 512, 16, 50, 9.0, 16, seed=1),
         output=OutputParams(fit="crop", fps=8.0, inbetweens=0),
         preset="standard",

@@ -28,6 +28,9 @@ _PORTS = range(20_000, 22_760, 5)
 """First of five neighbours: S3, master, volume, filer, admin. Above Ray's worker ports (10002 to
 19999) and, gRPC ports included, below the ports that Linux hands out to clients (32768 on)."""
 
+_PORT_FILE = "port"
+"""In the folder: where the server was last seen to listen."""
+
 _GRPC_OFFSET = 10_000
 """weed's own. Its worker dials the admin's gRPC port there, whatever -admin.port.grpc says."""
 
@@ -64,6 +67,20 @@ class EmbeddedS3:
         self._config: ObjectStoreConfig | None = None
         self._lock: IO[bytes] | None = None
 
+    @classmethod
+    def running(cls, folder: Path, bucket: str = "shopreel") -> ObjectStoreConfig:
+        """How to reach the server that another process runs over `folder`. Raises
+        EmbeddedS3Failed."""
+        server = cls(folder, bucket)
+        try:
+            port = int((server._folder / _PORT_FILE).read_text())
+            socket.create_connection(("127.0.0.1", port), timeout=2).close()
+        except OSError:
+            raise EmbeddedS3Failed(
+                f"no embedded S3 server runs over {server._folder}: its cluster is not up"
+            ) from None
+        return server._config_at(port)
+
     @property
     def pid(self) -> int:
         if self._process is None:
@@ -92,16 +109,11 @@ class EmbeddedS3:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._lock_folder()
-            access_key, secret_key = self._identity()
             port = _free_ports(near=self._folder)
+            self._config = self._config_at(port)  # draws the keys that weed reads
             self._process, self._keeper = _spawn(_command(port), self._folder, self.log)
-            self._config = ObjectStoreConfig(
-                endpoint=f"127.0.0.1:{port}",
-                bucket=self._bucket,
-                access_key=access_key,
-                secret_key=SecretStr(secret_key),
-            )
             self._await_ready(self._config)
+            (self._folder / _PORT_FILE).write_text(str(port))
         except BaseException:
             self.stop(grace_s=0)
             raise
@@ -131,6 +143,15 @@ class EmbeddedS3:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise EmbeddedS3Failed(f"another server runs over {self._folder}") from None
+
+    def _config_at(self, port: int) -> ObjectStoreConfig:
+        access_key, secret_key = self._identity()
+        return ObjectStoreConfig(
+            endpoint=f"127.0.0.1:{port}",
+            bucket=self._bucket,
+            access_key=access_key,
+            secret_key=SecretStr(secret_key),
+        )
 
     def _identity(self) -> tuple[str, str]:
         """Access and secret key: drawn at the first start, then read back."""

@@ -134,8 +134,9 @@ class LocalCluster:
             raise ClusterFailed(f"another cluster runs on {self._data}") from e
 
     def _prepare(self, own: "Own") -> None:
-        # VideoAPI and Dispatcher must meet where an SQLite file is: on the one node there is.
-        settings = {f"STAGES__{stage}__LABELS__ROLE": "head" for stage in ("API", "DISPATCHER")}
+        # Those who share an SQLite file must meet where that is: on the one node there is.
+        sharing = ("API", "DISPATCHER", "HOUSEKEEPER")
+        settings = {f"STAGES__{stage}__LABELS__ROLE": "head" for stage in sharing}
         if own.object_store:
             self._report("starting the embedded S3 server")
             self._s3 = s3 = EmbeddedS3(self._data / "s3")

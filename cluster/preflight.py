@@ -15,6 +15,7 @@ from typing import Literal
 
 from cluster.capacity import CUDA_CONTEXT_GB, Card, Node, book
 from cluster.embedded_s3 import EmbeddedS3, EmbeddedS3Failed
+from cluster.exposure import is_loopback
 from cluster.stage import StageConfig
 from cluster.tiers import TierConfig
 from diffusion.errors import WeightsUnusable
@@ -76,11 +77,16 @@ def check_port(host: str, port: int) -> Check:
     return Check(name, "ok", f"free on {host}")
 
 
-def check_loopback(host: str) -> Check:
-    if host in ("127.0.0.1", "::1", "localhost"):
+def check_exposure(host: str, auth_enabled: bool) -> Check:
+    if is_loopback(host):
         return Check("address", "ok", f"{host}: this machine only")
+    if auth_enabled:
+        return Check("address", "ok", f"{host}: other machines too, with API keys")
     return Check(
-        "address", "fail", host, "there are no API keys yet: listen on 127.0.0.1 behind a gateway"
+        "address",
+        "fail",
+        f"{host}: open to other machines, and auth.enabled is false",
+        "turn API keys on with SHOPREEL_AUTH__ENABLED=true, or listen on 127.0.0.1",
     )
 
 

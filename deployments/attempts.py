@@ -5,15 +5,24 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from deployments.denoiser import Denoised
 from deployments.fleet import Fleet
+from deployments.foresight import Foresight
 from deployments.journey import Journey, Stages
+from deployments.results import Results
 from deployments.verdict import Retry, Verdict, judge
 from diffusion.errors import OutOfMemory
 from monitoring import metrics
-from storage.errors import IllegalTransition, StaleAttempt, StorageError, StoreUnavailable
+from storage.errors import (
+    IllegalTransition,
+    ResultPurged,
+    StaleAttempt,
+    StorageError,
+    StoreUnavailable,
+)
 from storage.job_contract import JobStore, Progress
 from storage.jobs import Attempt, Job, JobEvent, Stage
 
@@ -21,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 60.0
 _TABLE_WAITS_S = (0.5, 1, 2, 4, 8, 8, 8, 8)
+_PURGE_WAIT_S = 1.0
 
 Write = Callable[..., object]
 """A way out of an attempt: JobStore.complete, fail or release, waiting for (attempt, events=…)."""
@@ -29,12 +39,23 @@ Write = Callable[..., object]
 class Attempts:
     """`changed` hears of every slot that becomes free."""
 
-    def __init__(self, jobs: JobStore, fleet: Fleet, stages: Stages, changed: Callable[[], object]):
+    def __init__(
+        self,
+        jobs: JobStore,
+        results: Results,
+        fleet: Fleet,
+        foresight: Foresight,
+        stages: Stages,
+        changed: Callable[[], object],
+    ):
         self._jobs = jobs
+        self._results = results
         self._fleet = fleet
+        self._foresight = foresight
         self._stages = stages
         self._changed = changed
         self._tasks: dict[Attempt, asyncio.Task[None]] = {}
+        self._under_way: dict[Attempt, Job] = {}  # of each task
         self._at: dict[Attempt, tuple[Stage, int]] = {}
         self._events: dict[Attempt, list[JobEvent]] = defaultdict(list)  # not yet in the table
         self._pause = (0.0, 0.0, "")  # until when (monotonic), how long, why
@@ -50,6 +71,11 @@ class Attempts:
         return list(self._tasks.values())
 
     @property
+    def jobs(self) -> Sequence[Job]:
+        """Those under way, as they were leased."""
+        return list(self._under_way.values())
+
+    @property
     def pause(self) -> tuple[float, str]:
         """Seconds for which nothing should be started, and why: the cluster is unwell."""
         until, _, reason = self._pause
@@ -61,7 +87,9 @@ class Attempts:
         self.stop(job.id)  # an earlier one, whose lease ran out under us, owns nothing now
         if job.tier:
             self._fleet.enter(job, job.tier)
+            self._foresight.begin(job)
         work = self._run(job) if job.tier else self._turn_away(job)
+        self._under_way[attempt] = job
         self._tasks[attempt] = asyncio.create_task(work)
         self._tasks[attempt].add_done_callback(lambda _: self._ended(attempt))
 
@@ -77,7 +105,13 @@ class Attempts:
     def progress(self) -> list[Progress]:
         """Where each stands, with its events that are not in the table yet."""
         return [
-            Progress(attempt, stage, step, tuple(self._events[attempt]))
+            Progress(
+                attempt,
+                stage,
+                step,
+                tuple(self._events[attempt]),
+                self._foresight.predicted_at(attempt),
+            )
             for attempt, (stage, step) in self._at.items()
         ]
 
@@ -88,15 +122,19 @@ class Attempts:
                 del self._events[report.attempt][: len(report.events)]
 
     def _ended(self, attempt: Attempt) -> None:
-        del self._tasks[attempt]
+        del self._tasks[attempt], self._under_way[attempt]
         self._at.pop(attempt, None)
         self._events.pop(attempt, None)
+        self._foresight.forget(attempt)
         self._fleet.leave(attempt)
         self._changed()
 
     async def _run(self, job: Job) -> None:
         outcome, write = await self._outcome(job)
-        if await self._write(job, outcome, write) != "released":
+        outcome = await self._write(job, outcome, write)
+        if outcome == "completed":
+            self._foresight.completed(job.current_attempt)
+        if outcome != "released":
             self._fleet.forget(job.id)
             self._furthest.pop(job.id, None)
             self._waited.pop(job.id, None)
@@ -110,6 +148,8 @@ class Attempts:
     async def _outcome(self, job: Job) -> tuple[str, Write]:
         """Run the job; how it ended, and the write that records it."""
         try:
+            if video := await self._results.find(job.request):
+                return "reused", partial(self._jobs.complete, video=video)
             video = await self._journey(job).run(self._fleet.tiers[job.tier or ""].denoiser)
         except asyncio.CancelledError:
             return "released", self._released("worker_lost", charge=False)
@@ -152,6 +192,7 @@ class Attempts:
 
         def report(stage: Stage, step: int) -> None:
             self._at[attempt] = stage, step
+            self._foresight.enter(attempt, stage)
             self._fleet.note_step(attempt, step)
 
         def denoised(result: Denoised) -> None:
@@ -178,6 +219,12 @@ class Attempts:
                 await asyncio.to_thread(write, attempt, events=tuple(self._events[attempt]))
             except (StaleAttempt, IllegalTransition):
                 outcome = "stale"
+            except ResultPurged as purged:
+                self._note(job, JobEvent(time.time(), "result_purged", str(purged)))
+                self._fleet.leave(attempt)
+                with suppress(asyncio.CancelledError):  # whatever ends it, it goes back
+                    await asyncio.sleep(_PURGE_WAIT_S)
+                return await self._write(job, "released", self._released("purged", charge=False))
             except StoreUnavailable:
                 log.exception("the end of %s is not written yet", job.id)
                 if wait_s is not None:

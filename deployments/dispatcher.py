@@ -16,20 +16,27 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from cluster.cost import CostModel
+from cluster.eta import FACT
 from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from deployments.attempts import Attempts
 from deployments.fleet import Fleet
+from deployments.foresight import Foresight
 from deployments.journey import Stages
+from deployments.results import Results, Twins
 from storage.errors import StaleDispatcher, StoreUnavailable
+from storage.facts import SqlFacts
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.jobs import Attempt
+from storage.object_store import ObjectStore
 
 log = logging.getLogger(__name__)
 
 _HAND_OUT_S = 5.0
 """For denoisers to end a step and store a checkpoint."""
 _MOST_CANDIDATES = 1024
+_PUBLISH_S = 5.0
+"""At the latest, when nothing but time has gone on."""
 
 
 class DispatcherConfig(BaseModel):
@@ -69,6 +76,7 @@ class Dispatcher:
         tiers: Sequence[TierConfig],
         cost: CostModel,
         floor: Floor,
+        objects: ObjectStore,
         denoisers: Sequence[DeploymentHandle],
         stages: Sequence[DeploymentHandle],
     ):
@@ -77,7 +85,20 @@ class Dispatcher:
         self._fleet = Fleet(tiers, denoisers, cost, floor)
         self._epoch = await asyncio.to_thread(self._jobs.next_epoch)
         self._wake = asyncio.Event()
-        self._attempts = Attempts(self._jobs, self._fleet, Stages(*stages), self._wake.set)
+        self._facts = SqlFacts(self._jobs.database)
+        self._foresight = Foresight(self._fleet)
+        if fact := await asyncio.to_thread(self._facts.get, FACT):
+            self._foresight.resume(fact.value)
+        self._attempts = Attempts(
+            self._jobs,
+            Results(objects),
+            self._fleet,
+            self._foresight,
+            Stages(*stages),
+            self._wake.set,
+        )
+        self._twins = Twins()
+        self._published: tuple[float, object] = (-_PUBLISH_S, None)  # when (monotonic), its shape
         self._leasing = asyncio.Lock()
         self._renewed = True
         self._closed = ""  # why no more jobs are taken, ever
@@ -175,7 +196,16 @@ class Dispatcher:
                 self._attempts.cancel(disowned)
                 for job_id in await self._patiently(self._jobs.expire, self._epoch) or ():
                     self._fleet.forget(job_id)
+                await self._publish()
             self._last_beat = time.monotonic()
+
+    async def _publish(self) -> None:
+        """Tell the API what it foresees by: soon when something has changed, now and then else."""
+        snapshot, now = self._foresight.snapshot(), time.monotonic()
+        published_at, shape = self._published
+        if snapshot.shape != shape or now - published_at >= _PUBLISH_S:
+            self._published = now, snapshot.shape
+            await self._patiently(self._facts.put, FACT, snapshot.to_json())
 
     async def _watch_replicas(self) -> None:
         """Keep count of what runs. Apart from the beat: it waits for Serve's controller."""
@@ -220,7 +250,10 @@ class Dispatcher:
             queued = await self._patiently(self._jobs.queued)
             if waiting is None or queued is None:
                 return {}
-            plan, misfits = self._fleet.plan(waiting, queued, self._config.ageing_s)
+            alone = self._twins.without(waiting, self._attempts.jobs)
+            # Twins are no work. Of those not looked at, as many are taken to be twins.
+            queued = round(queued * len(alone) / max(1, len(waiting)))
+            plan, misfits = self._fleet.plan(alone, queued, self._config.ageing_s)
             starts = plan.starts | {job.id: "" for job in misfits}
             seen_all = len(waiting) < look or look >= _MOST_CANDIDATES
             if starts or seen_all or not self._fleet.has_room:

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.autoscaling import TierWork
 from cluster.cost import CostModel
+from cluster.eta import TierState, Work
 from cluster.ladder import Floor, Ladder
 from cluster.placement import Candidate, Plan, TierLoad, place
 from cluster.tiers import TierConfig
@@ -65,7 +66,7 @@ class Fleet:
         self.missing: list[str] = []  # deployments that should have a replica and have none
         self._floor = floor
         self._ladders: dict[str, Ladder] = {}  # of jobs that ran out of memory, by id
-        self._queued_s: Mapping[str, float] | None = None  # of each tier, since the first plan
+        self._queued: Mapping[tuple[str, Priority], Work] | None = None  # since the first plan
 
     # Who runs where.
 
@@ -155,12 +156,12 @@ class Fleet:
     def autoscaling_stats(self) -> dict[str, float]:
         """What cluster.autoscaling:policy sizes the tiers by."""
         stats: dict[str, float] = {}
-        if self._queued_s is None:
+        if self._queued is None:
             return stats
-        for name, tier in self.tiers.items():
+        for name, state in self.tier_states().items():
+            tier = self.tiers[name]
             work = TierWork(
-                backlog_gpu_s=self._queued_s.get(name, 0.0)
-                + sum(self._left_s(name, clip) for clip in tier.clips.values()),
+                backlog_gpu_s=sum(work.seconds for work in state.works),
                 slo_s=tier.config.slo_s,
                 in_flight=len(tier.clips),
                 slots_per_replica=tier.config.max_ongoing_requests,
@@ -168,16 +169,41 @@ class Fleet:
             stats |= work.stats(tier.config.deployment_name)
         return stats
 
+    def tier_states(self) -> dict[str, TierState]:
+        """What an ETA is foreseen by."""
+        queued = self._queued or {}
+        return {
+            name: TierState(
+                replicas=tier.replicas,
+                slots=tier.config.max_ongoing_requests,
+                cold_start_s=tier.config.cold_start_s,
+                starts_from_zero=tier.config.min_replicas == 0,
+                tflops=self.cost.tflops(name),
+                running={priority: self._running(tier, priority) for priority in Priority},
+                queued={priority: queued.get((name, priority), Work()) for priority in Priority},
+            )
+            for name, tier in self.tiers.items()
+        }
+
+    def _running(self, tier: Tier, priority: Priority) -> Work:
+        left = [
+            self._left_s(tier.config.name, clip)
+            for clip in tier.clips.values()
+            if clip.priority is priority
+        ]
+        return Work(len(left), sum(left))
+
     def _note_queued(self, candidates: Sequence[Candidate], plan: Plan, queued: int) -> None:
         """What stays queued is work of the tier it waits for; what was not looked at is taken to be
         like what was."""
-        seconds: dict[str, float] = defaultdict(float)
+        held: dict[tuple[str, Priority], Work] = defaultdict(Work)
         by_id = {candidate.job_id: candidate for candidate in candidates}
         for job_id, tier in plan.held.items():
-            seconds[tier] += by_id[job_id].seconds[tier]
+            candidate = by_id[job_id]
+            held[tier, candidate.priority] += Work(1, candidate.seconds[tier])
         unseen = max(0, queued - len(candidates))
         scale = 1 + unseen / max(1, len(plan.held))
-        self._queued_s = {tier: s * scale for tier, s in seconds.items()}
+        self._queued = {waits: work.part(scale) for waits, work in held.items()}
 
     def _loads(self) -> dict[str, TierLoad]:
         return {name: self._load(tier) for name, tier in self.tiers.items()}

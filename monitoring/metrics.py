@@ -32,6 +32,11 @@ RESULTS_ADOPTED = Counter(
     "shopreel_duplicate_commits_suppressed_total",
     description="Finished attempts that found the same result already committed.",
 )
+ETA_ERROR = Histogram(
+    "shopreel_eta_error_ratio",
+    description="|real - foreseen| / real seconds from lease to end, foreseen at the lease.",
+    boundaries=[0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5],
+)
 CHECKPOINTS = Counter(
     "shopreel_checkpoints_total",
     description="Checkpoints of running clips, by whether they could be stored.",
@@ -46,4 +51,9 @@ JOB_EVENTS = Counter(
     description="What went otherwise than planned on a job's way: rungs of the memory ladder,"
     " preemptions, resumptions.",
     tag_keys=("kind",),
+)
+WEBHOOK_DELIVERIES = Counter(
+    "shopreel_webhook_deliveries_total",
+    description="Tries at webhooks: delivered, to be retried, given up, or the endpoint disabled.",
+    tag_keys=("outcome",),
 )

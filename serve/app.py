@@ -3,7 +3,7 @@
                     ┌─ TextEncoder ──┐
 HTTP ─ VideoAPI ─ Dispatcher         ├─ Denoiser-<tier> ─ Decoder ─ VideoEncoder ─ S3
           │         └─ ImageEncoder ─┘
-       job table
+       job table ─ Housekeeper ─ webhooks, retention
 """
 
 import asyncio
@@ -22,22 +22,24 @@ from ray.serve.handle import DeploymentHandle
 from cluster.calibration import load_calibrations
 from cluster.capacity import require_room
 from cluster.cost import CostModel
+from cluster.exposure import require_closed
 from cluster.ladder import Floor
 from cluster.stage import StageConfig
 from deployments.decoder import Decoder
 from deployments.denoiser import Denoiser
 from deployments.dispatcher import Dispatcher
+from deployments.housekeeper import Housekeeper
 from deployments.image_encoder import ImageEncoder
 from deployments.text_encoder import TextEncoder
 from deployments.video_encoder import VideoEncoder
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelCard, ModelFolder
 from serve.admission import Admission
+from serve.api import DispatcherLine, open_api
 from serve.config import AppConfig, ConfigError, parse
 from serve.http_api import create_app
-from serve.videos import Videos
-from storage.job_store import SqlJobStore
 from storage.object_store import S3ObjectStore
+from video.photo_pool import PhotoPool
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
     if config.object_store is None or config.job_store is None:
         raise ConfigError("object_store and job_store may be left out for `shopreel up` only")
     config.check_deployable()
+    require_closed(config.auth.enabled)
     if not config.wait_for_nodes:
         require_room(config.deployments, ray.nodes())
     model, store, jobs, stages = config.model, config.object_store, config.job_store, config.stages
@@ -79,11 +82,15 @@ def build_app(args: Mapping[str, Any]) -> Application:
         config.tiers,
         cost,
         floor,
+        objects,
         denoisers,
         [text_encoder, image_encoder, decoder, video_encoder],
     )
+    housekeeper = _stage(Housekeeper, stages.housekeeper).bind(
+        stages.housekeeper, jobs, store, config.webhooks, config.egress, config.retention
+    )
     api = _stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI")
-    return api.bind(config, card, Admission(cost, floor), dispatcher)
+    return api.bind(config, card, Admission(cost, floor), dispatcher, housekeeper)
 
 
 def _stage(cls: Any, config: StageConfig, name: str | None = None) -> Any:
@@ -99,22 +106,22 @@ class VideoAPI:
         model: ModelCard,
         admission: Admission,
         dispatcher: DeploymentHandle,
+        _housekeeper: DeploymentHandle,  # bound here so that Serve deploys it; nobody calls it
     ):
-        assert config.job_store is not None
-        assert config.object_store is not None
         self._dispatcher = dispatcher
-        self._videos = Videos(
-            config,
-            model,
-            admission,
-            SqlJobStore(config.job_store),
-            S3ObjectStore(config.object_store),
+        self._photos = PhotoPool(config.limits.photo_pool, config.limits.photo)
+        line = DispatcherLine(
             wake=lambda: dispatcher.wake.remote(),
-            dispatcher_broken=self._dispatcher_broken,
+            stop=lambda job_id: dispatcher.stop.remote(job_id),
+            broken=self._dispatcher_broken,
         )
+        self._api = open_api(config, model, admission, line, self._photos)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's name for it
-        return create_app(self._videos)
+        return create_app(self._api, echo_request_id=False)
+
+    def __del__(self) -> None:  # Serve calls it when the replica leaves, after its last request
+        self._photos.close()
 
     async def _dispatcher_broken(self, timeout_s: float = 2.0) -> list[str]:
         try:

@@ -1,6 +1,7 @@
 """A small client of the HTTP API, for the command line."""
 
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +12,7 @@ Video = dict[str, Any]
 """The wire's Video object (serve.schemas.Video) as JSON."""
 
 PATIENCE_S = 60.0
+_CREATE_TRIES = 2
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -23,9 +25,12 @@ class ServiceUnreachable(ServiceError):
 
 
 class Client:
-    def __init__(self, base_url: str, timeout_s: float = 30.0):
+    def __init__(self, base_url: str, api_key: str | None = None, timeout_s: float = 30.0):
         self._base_url = base_url
-        self._http = httpx2.Client(base_url=base_url, timeout=timeout_s, trust_env=False)
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._http = httpx2.Client(
+            base_url=base_url, headers=headers, timeout=timeout_s, trust_env=False
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -34,10 +39,22 @@ class Client:
         self._http.close()
 
     def create(self, photo: Path, **fields: Any) -> Video:
-        """Submit a job. Fields that are None are left to the server. Raises ServiceError."""
+        """Submit a job. Fields that are None are left to the server. Raises ServiceError.
+
+        A lost answer is asked for again under an idempotency key: it is one job all the same."""
         form = {name: str(value) for name, value in fields.items() if value is not None}
         files = {"input_reference": (photo.name, photo.read_bytes())}
-        return self._json(self._request("POST", "/v1/videos", data=form, files=files))
+        once = {"Idempotency-Key": uuid.uuid4().hex}
+        for tries_left in reversed(range(_CREATE_TRIES)):
+            try:
+                answer = self._request("POST", "/v1/videos", data=form, files=files, headers=once)
+            except ServiceUnreachable:
+                if tries_left == 0:
+                    raise
+                time.sleep(0.5)
+            else:
+                break
+        return self._json(answer)
 
     def get(self, video_id: str) -> Video:
         return self._json(self._request("GET", f"/v1/videos/{video_id}"))
@@ -67,6 +84,13 @@ class Client:
     def content(self, video_id: str, variant: str = "video") -> bytes:
         path = f"/v1/videos/{video_id}/content"
         return self._request("GET", path, params={"variant": variant}).content
+
+    def cancel(self, video_id: str) -> Video:
+        """A video that has ended stays as it ended."""
+        return self._json(self._request("POST", f"/v1/videos/{video_id}/cancel"))
+
+    def delete(self, video_id: str) -> None:
+        self._request("DELETE", f"/v1/videos/{video_id}")
 
     def _request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         try:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -30,15 +37,22 @@ from cluster.stage import StageConfig
 from cluster.tiers import TierConfig
 from deployments.decoder import DecoderConfig
 from deployments.dispatcher import DispatcherConfig
+from deployments.egress import EgressConfig
+from deployments.housekeeper import HousekeeperConfig
 from deployments.text_encoder import TextEncoderConfig
 from deployments.video_encoder import VideoEncoderConfig
+from deployments.webhooks import WebhookConfig
 from diffusion.model_folder import ModelConfig
+from serve.auth import AuthConfig
 from storage.job_store import JobStoreConfig
 from storage.object_store import ObjectStoreConfig
+from storage.retention import Retention
+from storage.tenants import Quota
 from video.photo import PhotoLimits
+from video.photo_pool import PhotoPoolConfig
 
 ENVIRONMENT_PREFIX = "SHOPREEL_"
-_NO_SETTINGS = ("SHOPREEL_URL", "SHOPREEL_TEST_DATA")
+_NO_SETTINGS = ("SHOPREEL_URL", "SHOPREEL_API_KEY", "SHOPREEL_TEST_DATA")
 """Variables of the `shopreel generate` command and of the tests."""
 
 
@@ -52,9 +66,16 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     photo: PhotoLimits = Field(default_factory=PhotoLimits)
+    photo_pool: PhotoPoolConfig = Field(default_factory=PhotoPoolConfig)
     max_body_bytes: int = Field(32 << 20, gt=0)
+    max_body_bytes_at_once: int = Field(
+        256 << 20, gt=0, description="of all bodies that one API replica holds; above it 503"
+    )
     max_area_px: int = Field(1280 * 768, gt=0, description="width x height of one frame")
     max_prompt_chars: int = Field(2000, gt=0)
+    max_queued_jobs: int = Field(
+        100_000, gt=0, description="of all tenants; above it new ones are sent away with a 503"
+    )
 
 
 class Stages(BaseModel):
@@ -63,13 +84,14 @@ class Stages(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     api: StageConfig = Field(
-        default_factory=lambda: StageConfig(max_ongoing_requests=100, target_ongoing_requests=50)
+        default_factory=lambda: StageConfig(max_ongoing_requests=1000, target_ongoing_requests=300)
     )
     dispatcher: DispatcherConfig = Field(default_factory=DispatcherConfig)
     text_encoder: TextEncoderConfig = Field(default_factory=TextEncoderConfig)
     image_encoder: StageConfig = Field(default_factory=StageConfig)
     decoder: DecoderConfig = Field(default_factory=DecoderConfig)
     video_encoder: VideoEncoderConfig = Field(default_factory=VideoEncoderConfig)
+    housekeeper: HousekeeperConfig = Field(default_factory=HousekeeperConfig)
 
 
 class AppConfig(BaseSettings):
@@ -88,6 +110,13 @@ class AppConfig(BaseSettings):
     job_store: JobStoreConfig | None = Field(
         None, description="left out: `shopreel up` keeps SQLite in its data folder"
     )
+    auth: AuthConfig = Field(default_factory=AuthConfig)
+    quota: Quota = Field(
+        default_factory=Quota, description="of every tenant that `shopreel tenants set` gave none"
+    )
+    retention: Retention = Field(default_factory=Retention)
+    egress: EgressConfig = Field(default_factory=EgressConfig)
+    webhooks: WebhookConfig = Field(default_factory=WebhookConfig)
     presets: dict[str, Preset] = Field(default_factory=default_presets)
     limits: Limits = Field(default_factory=Limits)
     tiers: tuple[TierConfig, ...] = Field(min_length=1)
@@ -113,6 +142,12 @@ class AppConfig(BaseSettings):
             raise ValueError(f"tier names must differ, got {', '.join(names)}")
         return tiers
 
+    @model_validator(mode="after")
+    def _webhooks_are_signed(self) -> "AppConfig":
+        if self.egress.webhook_hosts and not self.webhooks.secrets:
+            raise ValueError("egress.webhook_hosts needs webhooks.secrets to sign with")
+        return self
+
     @property
     def deployments(self) -> dict[str, StageConfig]:
         """How each deployment is sized and placed, by name."""
@@ -128,17 +163,20 @@ class AppConfig(BaseSettings):
             **{tier.deployment_name: tier for tier in self.tiers},
             "Decoder": stages.decoder,
             "VideoEncoder": stages.video_encoder,
+            "Housekeeper": stages.housekeeper,
         }
 
     def check_deployable(self) -> None:
-        """Raises ConfigError where VideoAPI and Dispatcher may run on different nodes, each with an
-        SQLite file of its own. (`shopreel up` labels its one node and both of them.)"""
-        api, dispatcher = self.stages.api.labels, self.stages.dispatcher.labels
+        """Raises ConfigError where those who write the job table may run on different nodes, each
+        with an SQLite file of its own. (`shopreel up` labels its one node and all of them.)"""
+        stages = self.stages
+        api, others = stages.api.labels, (stages.dispatcher.labels, stages.housekeeper.labels)
         sqlite = self.job_store is not None and self.job_store.url.startswith("sqlite")
-        if sqlite and (not api or api != dispatcher):
+        if sqlite and (not api or any(labels != api for labels in others)):
             raise ConfigError(
-                "job_store.url is an SQLite file, which only one node has: give stages.api and"
-                " stages.dispatcher the same labels, those of that node, say {role: head}"
+                "job_store.url is an SQLite file, which only one node has: give stages.api,"
+                " stages.dispatcher and stages.housekeeper the same labels, those of that node,"
+                " say {role: head}; or use Postgres"
             )
 
     @classmethod

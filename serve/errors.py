@@ -5,7 +5,8 @@ everything else          looked up in TABLE by class, most special first
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -13,17 +14,25 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from cluster.cost import DoesNotFit
+from deployments.egress import EgressError, UrlNotAllowed
+from deployments.webhooks import WebhookNotAllowed
 from diffusion.errors import DiffusionError, UnsupportedSize
 from serve.schemas import ErrorDetail, ErrorEnvelope
 from storage.errors import (
+    FileNotFound,
     IdempotencyConflict,
+    IllegalTransition,
     JobNotFound,
     ObjectNotFound,
+    QueueFull,
+    QuotaExceeded,
     StorageError,
     StoreMisconfigured,
     StoreUnavailable,
+    TenantNotFound,
+    UnknownKey,
 )
-from video.errors import PhotoError, UnsupportedPhotoType, VideoError
+from video.errors import PhotoError, PhotoPoolBusy, UnsupportedPhotoType, VideoError
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +42,10 @@ REQUEST, NOT_FOUND, CONFLICT, SERVER = (
     "conflict_error",
     "server_error",
 )
+AUTHENTICATION, RATE_LIMIT = "authentication_error", "rate_limit_error"
+
+CHALLENGE: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
+"""Goes with every 401 (RFC 9110 §11.6.1)."""
 
 
 class ApiError(Exception):
@@ -46,10 +59,12 @@ class ApiError(Exception):
         message: str,
         param: str | None = None,
         retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(status, type, code, message, param, retry_after_s)
+        super().__init__(status, type, code, message, param, retry_after_s, headers)
         self.status, self.type, self.code = status, type, code
         self.message, self.param, self.retry_after_s = message, param, retry_after_s
+        self.headers = dict(headers or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +73,29 @@ class _Row:
     type: str
     code: str | None = None  # None: the exception's own `code`
     param: str | None = None
-    retry_after_s: int | None = None
+    retry_after_s: int | None = None  # None: the exception's own, if it has one
     message: str | None = None  # None: the exception's own words
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 TABLE: dict[type[Exception], _Row] = {
     UnsupportedPhotoType: _Row(415, REQUEST, None, "input_reference"),
     PhotoError: _Row(422, REQUEST, None, "input_reference"),
+    PhotoPoolBusy: _Row(503, SERVER, retry_after_s=1),
+    WebhookNotAllowed: _Row(400, REQUEST, None, "webhook"),
+    UrlNotAllowed: _Row(400, REQUEST, None, "input_reference.image_url"),
+    EgressError: _Row(422, REQUEST, None, "input_reference.image_url"),
     UnsupportedSize: _Row(400, REQUEST, "unsupported_size", "size"),
     DoesNotFit: _Row(422, REQUEST, "does_not_fit", "size"),
     JobNotFound: _Row(404, NOT_FOUND, "video_not_found"),
     ObjectNotFound: _Row(404, NOT_FOUND, "content_not_found"),
     IdempotencyConflict: _Row(409, CONFLICT, "idempotency_conflict", "Idempotency-Key"),
+    FileNotFound: _Row(404, NOT_FOUND, "file_not_found"),
+    TenantNotFound: _Row(404, NOT_FOUND, "tenant_not_found"),
+    IllegalTransition: _Row(409, CONFLICT, "illegal_state"),
+    UnknownKey: _Row(401, AUTHENTICATION, "invalid_api_key", headers=CHALLENGE),
+    QuotaExceeded: _Row(429, RATE_LIMIT, "quota_exceeded"),
+    QueueFull: _Row(503, SERVER, "queue_full", retry_after_s=5),
     StoreUnavailable: _Row(
         503, SERVER, "store_unavailable", retry_after_s=5, message="a store does not answer"
     ),
@@ -86,6 +112,7 @@ ANSWERED = (
     VideoError,
     DiffusionError,
     DoesNotFit,
+    EgressError,
 )
 """What `respond` is registered for; anything else is answered by serve.middleware.RequestId."""
 
@@ -98,7 +125,10 @@ def as_api_error(error: Exception) -> ApiError:
         if row := TABLE.get(cls):
             code = row.code or str(error.code)  # type: ignore[attr-defined]
             message = row.message or str(error)
-            return ApiError(row.status, row.type, code, message, row.param, row.retry_after_s)
+            retry_after_s = row.retry_after_s or getattr(error, "retry_after_s", None)
+            return ApiError(
+                row.status, row.type, code, message, row.param, retry_after_s, row.headers
+            )
     return ApiError(500, SERVER, "internal", "the server failed; the log has the reason")
 
 
@@ -134,5 +164,7 @@ async def respond(request: Request, error: Exception) -> JSONResponse:
     envelope = ErrorEnvelope(
         error=ErrorDetail(message=e.message, type=e.type, param=e.param, code=e.code)
     )
-    headers = {} if e.retry_after_s is None else {"Retry-After": str(e.retry_after_s)}
+    headers = e.headers
+    if e.retry_after_s is not None:
+        headers = {**headers, "Retry-After": str(e.retry_after_s)}
     return JSONResponse(envelope.model_dump(), e.status, headers)

@@ -6,17 +6,18 @@ import uuid
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.errors import REQUEST, ApiError, respond
+from serve.errors import REQUEST, SERVER, ApiError, respond
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestId:
-    """Echo X-Request-Id, or make one. An exception that nobody expected becomes a 500 here:
-    Starlette's own place for that lies outside of us, where the answer would carry no id."""
+    """Echo X-Request-Id, or make one (Ray Serve's proxy does so itself: `echo` false). An exception
+    that nobody expected becomes a 500 here: Starlette's own place for that lies outside of us,
+    where the answer would carry no id."""
 
-    def __init__(self, app: ASGIApp):
-        self._app = app
+    def __init__(self, app: ASGIApp, echo: bool):
+        self._app, self._echo = app, echo
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -30,7 +31,9 @@ class RequestId:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id)]
+                if self._echo:
+                    echoed = (b"x-request-id", request_id)
+                    message["headers"] = [*message.get("headers", []), echoed]
             await send(message)
 
         try:
@@ -43,11 +46,13 @@ class RequestId:
 
 
 class BodyLimit:
-    """Refuse a body above `max_bytes` with 413, by its announced length or while it arrives."""
+    """Bounds what bodies take of memory: one above `max_bytes` is refused with 413, by its
+    announced length or while it arrives; bodies beyond `max_bytes_at_once` together with 503."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int):
+    def __init__(self, app: ASGIApp, max_bytes: int, max_bytes_at_once: int):
         self._app = app
-        self._max_bytes = max_bytes
+        self._max_bytes, self._max_bytes_at_once = max_bytes, max_bytes_at_once
+        self._held = 0  # bytes of the bodies of requests that are not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,11 +63,24 @@ class BodyLimit:
         async def receive_bounded() -> Message:
             nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self._held += size
             if received > self._max_bytes or int(announced) > self._max_bytes:
                 raise ApiError(
                     413, REQUEST, "body_too_large", f"a body may have {self._max_bytes} bytes"
                 )
+            if self._held > self._max_bytes_at_once:
+                raise ApiError(
+                    503,
+                    SERVER,
+                    "overloaded",
+                    "too many uploads at once; try again",
+                    retry_after_s=1,
+                )
             return message
 
-        return await self._app(scope, receive_bounded, send)
+        try:
+            await self._app(scope, receive_bounded, send)
+        finally:
+            self._held -= received

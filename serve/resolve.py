@@ -15,7 +15,7 @@ from serve.errors import REQUEST, ApiError
 from serve.schemas import CreateVideo
 from storage import keys
 from storage.jobs import JobRequest, OutputParams
-from video.photo import Photo, target_size
+from video.photo import PhotoFacts, target_size
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ SMOOTH_FPS = 24
 
 
 def resolve(
-    create: CreateVideo, photo: Photo, tenant: str, model: ModelCard, config: AppConfig
+    create: CreateVideo, photo: PhotoFacts, tenant: str, model: ModelCard, config: AppConfig
 ) -> JobRequest:
     """Fill in every default, the seed included. Raises ApiError and UnsupportedSize."""
     if create.model not in (None, model.name):
@@ -70,18 +70,18 @@ def resolve(
         sku=create.sku,
         title=create.title,
         metadata=create.metadata,
+        webhook=create.webhook,
         warnings=photo.warnings,
     )
 
 
 def _size(
-    create: CreateVideo, photo: Photo, preset: Preset, model: ModelCard, config: AppConfig
+    create: CreateVideo, photo: PhotoFacts, preset: Preset, model: ModelCard, config: AppConfig
 ) -> tuple[int, int]:
     if create.width is not None and create.height is not None:
         size = create.width, create.height
     else:
-        rows, columns = photo.rgb.shape[:2]
-        size = target_size(columns, rows, preset.area_px, model.size_multiple)
+        size = target_size(photo.width, photo.height, preset.area_px, model.size_multiple)
     model.check_size(*size)
     most = config.limits.max_area_px
     if size[0] * size[1] > most:

@@ -1,22 +1,31 @@
-"""What the API can do, without HTTP: create, find, list and read videos."""
+"""What the API can do with videos, without HTTP: create, find, watch, cancel, delete, read."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from deployments.egress import Egress
+from deployments.webhooks import check_webhook_url
 from diffusion.model_folder import ModelCard
 from serve.admission import Admission
 from serve.config import AppConfig
-from serve.errors import CONFLICT, ApiError
+from serve.create_request import PhotoSource, RemoteImage, UploadedFile
+from serve.errors import CONFLICT, NOT_FOUND, ApiError
+from serve.files import Files
+from serve.foresight import Foresight
 from serve.resolve import resolve
-from serve.schemas import CreateVideo, Video, VideoList
+from serve.schemas import CreateVideo, Video, VideoFeedback, VideoList
+from serve.watch import Watch
 from storage import keys
-from storage.errors import ObjectNotFound, StorageError
+from storage.errors import ObjectNotFound
 from storage.job_contract import Idempotency, JobStore
-from storage.jobs import Job, JobStatus, VideoFile
+from storage.jobs import Feedback, Job, JobRequest, JobStatus, VideoFile
 from storage.object_store import ObjectStore
-from video.photo import open_photo
+from storage.records import JobRecord
+from storage.tenants import Tenant
+from video.photo_pool import PhotoPool
 
 Variant = Literal["video", "thumbnail", "spritesheet", "manifest"]
 
@@ -33,8 +42,8 @@ class Content:
 
 
 class Videos:
-    """The operations behind the routes. `wake` tells the Dispatcher that a job was created;
-    `dispatcher_broken` asks it what keeps jobs from running."""
+    """The operations behind the routes; every one may raise StorageError. `wake` tells the
+    Dispatcher that a job was created, `stop` that one was cancelled or deleted."""
 
     def __init__(
         self,
@@ -43,52 +52,112 @@ class Videos:
         admission: Admission,
         jobs: JobStore,
         objects: ObjectStore,
+        files: Files,
+        photos: PhotoPool,
+        egress: Egress,
+        foresight: Foresight,
+        watch: Watch,
         wake: Callable[[], object],
-        dispatcher_broken: Callable[[], Awaitable[list[str]]],
+        stop: Callable[[str], object],
     ):
         self.config = config
         self.model = model
         self._admission = admission
         self._jobs = jobs
         self._objects = objects
-        self._wake = wake
-        self._dispatcher_broken = dispatcher_broken
-        self._probes: dict[str, asyncio.Task[object]] = {}  # by the part that was asked
+        self._files = files
+        self._photos = photos
+        self._egress = egress
+        self._foresight = foresight
+        self.watch = watch
+        self._wake, self._stop = wake, stop
+
+    # Create.
 
     async def create(
-        self, create: CreateVideo, photo: bytes, tenant: str, idempotency: Idempotency | None
+        self,
+        create: CreateVideo,
+        source: PhotoSource,
+        tenant: Tenant,
+        idempotency: Idempotency | None,
     ) -> tuple[Video, bool]:
         """Accept a job: when this returns, the photo, the row and the request are stored.
 
         The job may be the one that stands under the idempotency key; then the second value is
-        True. Raises PhotoError, UnsupportedSize, DoesNotFit and ApiError, which leave nothing,
-        IdempotencyConflict, which leaves the photo, and StorageError.
+        True. A request whose result exists is completed at once. Raises PhotoError, EgressError,
+        UnsupportedSize, DoesNotFit and ApiError, which leave nothing, IdempotencyConflict,
+        QueueFull and QuotaExceeded, which may leave the photo.
         """
-        opened = await asyncio.to_thread(open_photo, photo, self.config.limits.photo)
-        request = resolve(create, opened, tenant, self.model, self.config)
+        if idempotency is not None:
+            standing = await asyncio.to_thread(self._jobs.find, tenant.name, idempotency)
+            if standing is not None:
+                return await self._accepted(standing, idempotency), True
+        if create.webhook is not None:
+            check_webhook_url(create.webhook, self.config.egress)
+        photo = await self._photo(source, tenant)
+        facts = await self._photos.inspect(photo)
+        request = resolve(create, facts, tenant.name, self.model, self.config)
         self._admission.check(request)
         # The photo first, as a job may be leased as soon as it is a row; the request last, when
         # it is known which job stands.
         await asyncio.to_thread(
-            self._objects.put, request.photo_key, photo, f"image/{opened.format}"
+            self._objects.put, request.photo_key, photo, f"image/{facts.format}"
         )
-        job = await asyncio.to_thread(self._jobs.create, request, idempotency)
+        result = await asyncio.to_thread(self._stored_result, request)
+        caps = (tenant.quota or self.config.quota).caps(self.config.limits.max_queued_jobs)
+        job = await asyncio.to_thread(
+            self._jobs.create, request, idempotency, caps=caps, result=result
+        )
+        return await self._accepted(job, idempotency), job.id != request.id
+
+    async def _photo(self, source: PhotoSource, tenant: Tenant) -> bytes:
+        match source:
+            case UploadedFile(file_id):
+                _, data = await self._files.read(tenant.name, file_id)
+                return data
+            case RemoteImage(url):
+                return await self._egress.fetch_image(url, self.config.limits.photo.max_bytes)
+            case _:
+                return source
+
+    def _stored_result(self, request: JobRequest) -> VideoFile | None:
+        """The same request was answered before: nothing has to be computed."""
+        try:
+            stored = self._objects.get(keys.result_key(request.tenant, request.result_id))
+        except ObjectNotFound:
+            return None
+        return VideoFile.from_json(stored)
+
+    async def _accepted(self, job: Job, idempotency: Idempotency | None) -> Video:
+        """Written for a replay too: whoever created it may have died before this."""
+        record = JobRecord(job.request, idempotency, job.created_at)
         await asyncio.to_thread(
-            self._objects.put,
-            keys.request_key(job.id),
-            job.request.to_json(),
-            "application/json",
+            self._objects.put, keys.request_key(job.id), record.to_json(), "application/json"
         )
-        self._wake()
-        return Video.of(job), job.id != request.id
+        if job.status is JobStatus.QUEUED:
+            self._wake()
+        return await self.describe(job)
+
+    # Find and watch.
 
     async def get(self, tenant: str, video_id: str) -> Video:
         """Raises JobNotFound."""
-        job = await asyncio.to_thread(self._jobs.get, tenant, video_id)
-        position = None
-        if job.status is JobStatus.QUEUED:
-            position = await asyncio.to_thread(self._jobs.queue_position, video_id)
-        return Video.of(job, position)
+        return await self.describe(await self.job(tenant, video_id))
+
+    async def job(self, tenant: str, video_id: str) -> Job:
+        """Raises JobNotFound."""
+        return await asyncio.to_thread(self._jobs.get, tenant, video_id)
+
+    async def wait(self, tenant: str, video: Video, wait_s: float) -> Video:
+        """The video when it has ended, or as it is after `wait_s`."""
+        try:
+            async with asyncio.timeout(wait_s):
+                async for job in self.watch.follow(video.id):
+                    if job.status.is_terminal:
+                        break
+        except TimeoutError:
+            pass
+        return await self.get(tenant, video.id)
 
     async def list_videos(
         self,
@@ -109,7 +178,8 @@ class Videos:
             status=status,
             sku=sku,
         )
-        page = [Video.of(job) for job in jobs[:limit]]
+        kept_s = self.config.retention.results_s
+        page = [Video.of(job, kept_s=kept_s) for job in jobs[:limit]]
         return VideoList(
             data=page,
             first_id=page[0].id if page else None,
@@ -117,9 +187,45 @@ class Videos:
             has_more=len(jobs) > limit,
         )
 
+    async def describe(self, job: Job) -> Video:
+        """The job as its caller sees it, with its place and its ETA."""
+        position = None
+        if job.status is JobStatus.QUEUED:
+            position = await asyncio.to_thread(self._jobs.queue_position, job.id)
+        eta_s = None
+        if not job.status.is_terminal:
+            eta_s = await asyncio.to_thread(self._foresight.eta_s, job, position)
+        return Video.of(job, position, eta_s, self.config.retention.results_s)
+
+    # Change.
+
+    async def cancel(self, tenant: str, video_id: str) -> Video:
+        """A video that has ended stays as it ended. Raises JobNotFound."""
+        job = await asyncio.to_thread(self._jobs.cancel, tenant, video_id)
+        if job.status is JobStatus.CANCELLED:
+            self._stop(video_id)
+        return await self.describe(job)
+
+    async def delete(self, tenant: str, video_id: str) -> None:
+        """Stops the work and forgets the job. Its files, those of a result that another job refers
+        to excepted, the Housekeeper deletes within seconds. Raises JobNotFound."""
+        await asyncio.to_thread(self._jobs.delete, tenant, video_id)
+        self._stop(video_id)
+
+    async def rate(self, tenant: str, video_id: str, feedback: VideoFeedback) -> Video:
+        """Raises JobNotFound, IllegalTransition for a video that is not completed."""
+        rated = Feedback(feedback.rating, tuple(feedback.tags), time.time())
+        job = await asyncio.to_thread(self._jobs.rate, tenant, video_id, rated)
+        return await self.describe(job)
+
+    # Read.
+
     async def content(self, tenant: str, video_id: str, variant: Variant) -> Content:
-        """Where a finished video's file is. Raises JobNotFound, ApiError(409) before the end."""
+        """Where a finished video's file is. Raises JobNotFound, ApiError 409 before the end and 410
+        once it was not kept any longer."""
         job = await asyncio.to_thread(self._jobs.get, tenant, video_id)
+        if job.expired:
+            raise ApiError(410, NOT_FOUND, "content_expired", f"video {video_id} is kept no more")
         if job.result is None:
             raise ApiError(
                 409, CONFLICT, "not_ready", f"video {video_id} is {job.status}; it has no content"
@@ -143,33 +249,6 @@ class Videos:
 
     def presigned(self, content: Content, expires_s: int = 900) -> str:
         return self._objects.presign_get(content.key, expires_s, content.filename)
-
-    async def broken(self) -> list[str]:
-        """What keeps a request from succeeding now, in words."""
-
-        def list_one() -> None:  # a stat would not tell a missing bucket from a missing object
-            next(self._objects.iter_objects("_probe/"), None)
-
-        found = await asyncio.gather(
-            self._broken_store("job table", self._jobs.counts),
-            self._broken_store("object store", list_one),
-            self._dispatcher_broken(),
-        )
-        return [problem for problems in found for problem in problems]
-
-    async def _broken_store(
-        self, part: str, probe: Callable[[], object], timeout_s: float = 3.0
-    ) -> list[str]:
-        # A probe that hangs holds a thread that requests need: it is waited for, not repeated.
-        if part not in self._probes or self._probes[part].done():
-            self._probes[part] = asyncio.create_task(asyncio.to_thread(probe))
-        try:
-            await asyncio.wait_for(asyncio.shield(self._probes[part]), timeout_s)
-        except TimeoutError:
-            return [f"{part}: no answer in {timeout_s:g} s"]
-        except StorageError as e:
-            return [f"{part}: {e}"]
-        return []
 
 
 def _content(job: Job, result: VideoFile, variant: Variant) -> Content:

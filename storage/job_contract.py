@@ -43,6 +43,7 @@ class Progress:
     stage: Stage
     step: int  # denoising steps done
     events: tuple[JobEvent, ...] = ()  # since the last report
+    predicted_at: float | None = None  # foreseen end at its lease, Unix seconds; None: not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,12 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage import admission, leasing, outbox
+from storage import admission, leasing, outbox, references, submission
 from storage.database import Database
 from storage.errors import (
-    IdempotencyConflict,
     IllegalTransition,
     JobNotFound,
     ResultPurged,
@@ -31,7 +30,7 @@ from storage.jobs import (
     VideoFile,
     check_transition,
 )
-from storage.tables import dispatchers, jobs, owned_by, purges, row_of, to_job, with_events
+from storage.tables import jobs, owned_by, row_of, to_job, with_events
 
 __all__ = ["Idempotency", "JobStore", "JobStoreConfig", "Progress", "SqlJobStore"]
 
@@ -66,29 +65,29 @@ class SqlJobStore(JobStore):
     ) -> Job:
         try:
             with self.database.writing() as db:
-                if row := _standing(db, request.tenant, request.id, idempotency):
+                if row := submission.repeated(db, request.tenant, idempotency, request.id):
                     return to_job(row)
-                if result and is_being_purged(db, request.tenant, result.result_id):
+                if result and references.is_being_purged(db, request.tenant, result.result_id):
                     result = None
                 now = self._clock()
                 if result is None:
                     admission.check(db, request.tenant, caps, now)
-                values = _new_row(request, idempotency, result, now)
+                values = submission.new_row(request, idempotency, result, now)
                 row = db.execute(insert(jobs).values(values).returning(*jobs.c)).one()
                 if result:
                     outbox.announce(db, [row], now)
                 return to_job(row)
         except IntegrityError:  # Postgres: two inserted at once
             with self.database.reading() as db:
-                row = _standing(db, request.tenant, request.id, idempotency)
+                row = submission.repeated(db, request.tenant, idempotency, request.id)
         if row is None:
             raise StoreUnavailable(f"the job that {request.id} repeats was deleted just now")
         return to_job(row)
 
     def find(self, tenant: str, idempotency: Idempotency) -> Job | None:
         with self.database.reading() as db:
-            row = _standing(db, tenant, "", idempotency)
-        return row and to_job(row)
+            row = submission.repeated(db, tenant, idempotency)
+        return None if row is None else to_job(row)
 
     def get(self, tenant: str, job_id: str) -> Job:
         with self.database.reading() as db:
@@ -136,16 +135,15 @@ class SqlJobStore(JobStore):
     def delete(self, tenant: str, job_id: str) -> Purge:
         with self.database.writing() as db:
             row = row_of(db, tenant, job_id, lock=True)
-            return forget(db, row, self._clock())
+            return references.forget(db, row, self._clock())
 
     def purges(self, limit: int) -> list[Purge]:
         with self.database.reading() as db:
-            query = select(*_PURGE).order_by(purges.c.seq).limit(limit)
-            return [Purge(*row) for row in db.execute(query)]
+            return references.unfinished_purges(db, limit)
 
     def purged(self, purge: Purge) -> None:
         with self.database.writing() as db:
-            db.execute(delete(purges).where(purges.c.seq == purge.seq))
+            references.finish_purge(db, purge)
 
     def retry(self, job_id: str) -> Job:
         with self.database.writing() as db:
@@ -158,6 +156,10 @@ class SqlJobStore(JobStore):
             again = {
                 "status": JobStatus.QUEUED,
                 "failures": 0,
+                "stage": None,
+                "step": 0,
+                "tier": None,
+                "predicted_at": None,
                 "deadline_at": None,
                 "completed_at": None,
                 "error_code": None,
@@ -178,9 +180,7 @@ class SqlJobStore(JobStore):
 
     def next_epoch(self) -> int:
         with self.database.writing() as db:
-            started = insert(dispatchers).values(started_at=self._clock())
-            epoch: int = db.execute(started.returning(dispatchers.c.epoch)).scalar_one()
-            return epoch
+            return leasing.supersede(db, self._clock())
 
     def waiting(self, per_tenant: int) -> list[Job]:
         if per_tenant < 1:  # SQLite would take it for "no limit"
@@ -193,8 +193,9 @@ class SqlJobStore(JobStore):
         with self.database.writing() as db:
             leasing.require_newest(db, epoch)
             now = self._clock()
-            leasing.fail_worn_out(db, now, self._config.max_attempts)
-            leased = leasing.take(db, job_ids, epoch, now, now + self._config.lease_s)
+            most = self._config.max_attempts
+            leasing.fail_worn_out(db, now, most)
+            leased = leasing.take(db, job_ids, epoch, now, now + self._config.lease_s, most)
         return [to_job(row) for row in leased]
 
     def expire(self, epoch: int) -> list[str]:
@@ -211,25 +212,14 @@ class SqlJobStore(JobStore):
             return {Attempt(*row) for row in db.execute(query)}.intersection(attempts)
 
     def record_progress(self, updates: Sequence[Progress], epoch: int) -> list[Attempt]:
-        disowned = []
         with self.database.writing() as db:
             leasing.require_newest(db, epoch)
-            lease_until = self._clock() + self._config.lease_s
-            for report in updates:
-                mine = owned_by(report.attempt) & (jobs.c.status == JobStatus.IN_PROGRESS)
-                values = {"stage": report.stage, "step": report.step, "lease_until": lease_until}
-                if not db.execute(update(jobs).where(mine).values(values)).rowcount:
-                    disowned.append(report.attempt)
-                elif report.events:
-                    kept = db.scalars(select(jobs.c.events).where(mine)).one()
-                    events = with_events(kept, report.events)
-                    db.execute(update(jobs).where(mine).values(events=events))
-        return disowned
+            return leasing.renew(db, updates, self._clock() + self._config.lease_s)
 
     def complete(self, attempt: Attempt, video: VideoFile, events: Sequence[JobEvent] = ()) -> Job:
         with self.database.writing() as db:
             row = self._owned(db, attempt)
-            if is_being_purged(db, row.tenant, video.result_id):
+            if references.is_being_purged(db, row.tenant, video.result_id):
                 raise ResultPurged(video.result_id)
             return self._end(
                 db,
@@ -269,6 +259,7 @@ class SqlJobStore(JobStore):
                 "stage": None,
                 "step": 0,
                 "tier": None,
+                "predicted_at": None,
                 "events": with_events(row.events, events),
             }
             if failures < self._config.max_attempts:
@@ -306,65 +297,3 @@ class SqlJobStore(JobStore):
         query = select(jobs.c.status, func.count().label("jobs")).group_by(jobs.c.status)
         with self.database.reading() as db:
             return dict.fromkeys(JobStatus, 0) | {row.status: row.jobs for row in db.execute(query)}
-
-
-_PURGE = (purges.c.seq, purges.c.tenant, purges.c.job_id, purges.c.result_id)
-
-
-def forget(db: Connection, row: Row[Any], now: float) -> Purge:
-    """Deletes the row of a job, and notes which objects have to follow it."""
-    db.execute(delete(jobs).where(jobs.c.seq == row.seq))
-    result_id = row.result_id
-    if result_id is not None:
-        others = (jobs.c.tenant == row.tenant) & (jobs.c.result_id == result_id)
-        if db.execute(select(jobs.c.seq).where(others).limit(1)).first():
-            result_id = None
-    noted = insert(purges).values(
-        tenant=row.tenant, job_id=row.id, result_id=result_id, created_at=now
-    )
-    return Purge(*db.execute(noted.returning(*_PURGE)).one())
-
-
-def is_being_purged(db: Connection, tenant: str, result_id: str) -> bool:
-    """Whether the objects of a result are about to be deleted: nobody may refer to it anew."""
-    doomed = (purges.c.tenant == tenant) & (purges.c.result_id == result_id)
-    return db.execute(select(purges.c.seq).where(doomed).limit(1)).first() is not None
-
-
-def _standing(
-    db: Connection, tenant: str, job_id: str, idempotency: Idempotency | None
-) -> Row[Any] | None:
-    """The job that a creation repeats. Raises IdempotencyConflict."""
-    known = jobs.c.id == job_id
-    if idempotency:
-        known = or_(known, jobs.c.idempotency_key == idempotency.key)
-    row = db.execute(select(jobs).where(jobs.c.tenant == tenant, known)).first()
-    if row and idempotency and row.fingerprint != idempotency.fingerprint:
-        raise IdempotencyConflict(idempotency.key, row.id)
-    return row
-
-
-def _new_row(
-    request: JobRequest, idempotency: Idempotency | None, result: VideoFile | None, now: float
-) -> dict[str, Any]:
-    values = {
-        "id": request.id,
-        "tenant": request.tenant,
-        "idempotency_key": idempotency and idempotency.key,
-        "fingerprint": idempotency and idempotency.fingerprint,
-        "request": request.to_json().decode(),
-        "sku": request.sku,
-        "priority": request.priority,
-        "deadline_at": request.deadline_at,
-        "photo_sha256": request.photo_sha256,
-        "status": JobStatus.QUEUED,
-        "created_at": now,
-    }
-    if result is not None:
-        values |= {
-            "status": JobStatus.COMPLETED,
-            "completed_at": now,
-            "result": result.to_json().decode(),
-            "result_id": result.result_id,
-        }
-    return values

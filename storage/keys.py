@@ -2,6 +2,7 @@
 
 inputs/<tenant>/<sha256>             a photo as it was uploaded
 jobs/<job>/request.json              what was asked: the job table can be rebuilt from these
+           end.json                  how it ended
 attempts/<job>/<n>/video.mp4         what one try made; garbage unless a result names it
                    poster.webp
                    spritesheet.webp
@@ -29,6 +30,23 @@ def input_key(tenant: str, sha256: str) -> str:
 
 def request_key(job_id: str) -> str:
     return f"jobs/{_checked(job_id)}/request.json"
+
+
+def end_key(job_id: str) -> str:
+    return f"{job_prefix(job_id)}end.json"
+
+
+def job_prefix(job_id: str) -> str:
+    """What stands of a job beside its files."""
+    return f"jobs/{_checked(job_id)}/"
+
+
+def inputs_prefix(tenant: str) -> str:
+    return f"inputs/{_checked(tenant)}/"
+
+
+def results_prefix(tenant: str) -> str:
+    return f"results/{_checked(tenant)}/"
 
 
 def attempts_prefix(job_id: str) -> str:

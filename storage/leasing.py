@@ -5,7 +5,7 @@ of one tenant: only `position` reads it all, and that in the index.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -18,6 +18,7 @@ from sqlalchemy import (
     case,
     cast,
     func,
+    insert,
     literal,
     select,
     union_all,
@@ -26,17 +27,30 @@ from sqlalchemy import (
 
 from diffusion.params import Priority
 from storage import outbox
+from storage.database import hold
 from storage.errors import StaleDispatcher
-from storage.jobs import JobStatus
-from storage.tables import dispatchers, jobs
+from storage.job_contract import Progress
+from storage.jobs import Attempt, JobStatus
+from storage.tables import dispatchers, jobs, with_events
 
 _SERVED = (Priority.INTERACTIVE, Priority.BATCH)  # first to last
+
+_REGISTER = ("dispatchers",)
 
 _queued = jobs.c.status == JobStatus.QUEUED
 
 
+def supersede(db: Connection, now: float) -> int:
+    """Registers a Dispatcher. Waits for what older ones are at; from here on they are refused."""
+    hold(db, *_REGISTER)
+    started = insert(dispatchers).values(started_at=now)
+    epoch: int = db.execute(started.returning(dispatchers.c.epoch)).scalar_one()
+    return epoch
+
+
 def require_newest(db: Connection, epoch: int) -> None:
-    """Raises StaleDispatcher."""
+    """Nobody registers until the transaction ends. Raises StaleDispatcher."""
+    hold(db, *_REGISTER, shared=True)
     newest = db.scalar(select(func.max(dispatchers.c.epoch)))
     if newest != epoch:
         raise StaleDispatcher(epoch, newest or 0)
@@ -86,7 +100,7 @@ def fail_worn_out(db: Connection, now: float, max_attempts: int) -> None:
     """Ends the jobs whose lost attempt was their last."""
     ended = db.execute(
         update(jobs)
-        .where(_lost(now), jobs.c.failures + 1 >= max_attempts)
+        .where(jobs.c.seq.in_(_unlocked(_lost(now), jobs.c.failures + 1 >= max_attempts)))
         .values(
             status=JobStatus.FAILED,
             failures=jobs.c.failures + 1,
@@ -101,24 +115,26 @@ def fail_worn_out(db: Connection, now: float, max_attempts: int) -> None:
 
 
 def take(
-    db: Connection, tiers: Mapping[str, str], epoch: int, now: float, lease_until: float
+    db: Connection,
+    tiers: Mapping[str, str],
+    epoch: int,
+    now: float,
+    lease_until: float,
+    max_attempts: int,
 ) -> list[Row[Any]]:
     """Begins an attempt of those of the jobs (id -> tier) that are free, and returns these."""
+    # Worn-out ones may be left: what somebody else had locked was not failed.
+    free = _lost(now) & (jobs.c.failures + 1 < max_attempts)
     # Not `or_`: SQLite would look both halves up in an index, and read the whole backlog.
-    free_now = case((_queued, True), (_lost(now), True), else_=False)
-    chosen = (
-        select(jobs.c.seq)
-        .where(jobs.c.id.in_(tiers), free_now)
-        .with_for_update(skip_locked=True)  # Postgres; SQLite has one writer anyway
-    )
-    free = db.scalars(chosen).all() if tiers else []
-    if not free:
+    free_now = case((_queued, True), (free, True), else_=False)
+    chosen = db.scalars(_unlocked(jobs.c.id.in_(tiers), free_now)).all() if tiers else []
+    if not chosen:
         return []
     begun = {
         row.id: row
         for row in db.execute(
             update(jobs)
-            .where(jobs.c.seq.in_(free))
+            .where(jobs.c.seq.in_(chosen))
             .values(
                 status=JobStatus.IN_PROGRESS,
                 attempt=jobs.c.attempt + 1,
@@ -129,6 +145,7 @@ def take(
                 tier=case(dict(tiers), value=jobs.c.id),
                 stage=None,
                 step=0,
+                predicted_at=None,
             )
             .returning(*jobs.c)
         )
@@ -136,12 +153,35 @@ def take(
     return [begun[job_id] for job_id in tiers if job_id in begun]
 
 
+def renew(db: Connection, updates: Sequence[Progress], lease_until: float) -> list[Attempt]:
+    """Writes the reports of those who own their job; the attempts of the others."""
+    named = jobs.c.id.in_({report.attempt.job_id for report in updates})
+    columns = (jobs.c.id, jobs.c.attempt, jobs.c.epoch, jobs.c.events)
+    running = select(*columns).where(named, jobs.c.status == JobStatus.IN_PROGRESS)
+    # In one order, whoever locks: two that report the same jobs do not wait for each other.
+    locked = db.execute(running.order_by(jobs.c.seq).with_for_update())
+    events = {Attempt(row.id, row.attempt, row.epoch): row.events for row in locked}
+    disowned = []
+    for report in updates:
+        if report.attempt not in events:
+            disowned.append(report.attempt)
+            continue
+        values = {"stage": report.stage, "step": report.step, "lease_until": lease_until}
+        if report.predicted_at is not None:
+            values["predicted_at"] = report.predicted_at
+        if report.events:
+            events[report.attempt] = with_events(events[report.attempt], report.events)
+            values["events"] = events[report.attempt]
+        db.execute(update(jobs).where(jobs.c.id == report.attempt.job_id).values(values))
+    return disowned
+
+
 def fail_overdue(db: Connection, now: float) -> list[str]:
     """Ends the queued jobs whose deadline has passed; their ids."""
     late = cast(func.round(now - jobs.c.deadline_at), BigInteger)
     ended = db.execute(
         update(jobs)
-        .where(_queued, jobs.c.deadline_at < now)
+        .where(jobs.c.seq.in_(_unlocked(_queued, jobs.c.deadline_at < now)))
         .values(
             status=JobStatus.FAILED,
             error_code="deadline_exceeded",
@@ -164,6 +204,12 @@ def position(db: Connection, job_id: str) -> int | None:
     for served in _SERVED[: _SERVED.index(row.priority)]:
         before |= jobs.c.priority == served
     return db.scalar(select(func.count()).where(_queued, before))
+
+
+def _unlocked(*which: ColumnElement[bool]) -> Select[Any]:
+    """The seq of these rows, locked, less those that another transaction has locked: who changes
+    many rows waits for none, so no two can wait for each other."""
+    return select(jobs.c.seq).where(*which).with_for_update(skip_locked=True)
 
 
 def _lost(now: float) -> ColumnElement[bool]:

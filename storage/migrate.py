@@ -1,5 +1,7 @@
 """Brings the tables to the version that this code expects, by alembic, inside one transaction."""
 
+import threading
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -13,15 +15,20 @@ from storage.errors import StoreMisconfigured
 _SCRIPTS = Path(__file__).parent / "migrations"
 _BEFORE_ALEMBIC = "0001"
 _LOCK = 7_205_759_403  # any number that nobody else locks in this database
+_ALEMBIC = threading.Lock()  # its context is one per process, whatever the database
+
+
+def is_current(db: Connection) -> bool:
+    """Whether there is nothing to migrate: cheap, and it waits for nobody."""
+    return _version(db) == _scripts().get_current_head()
 
 
 def migrate(db: Connection) -> None:
     """Upgrade in the caller's transaction, one process at a time. Raises StoreMisconfigured."""
     if db.dialect.name == "postgresql":
-        db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    scripts = ScriptDirectory(str(_SCRIPTS))
+        _wait_for_turn(db)
+    scripts, current = _scripts(), _version(db)
     newest = scripts.get_current_head()
-    current = MigrationContext.configure(db).get_current_revision()
     if current == newest:
         return
     known = {script.revision for script in scripts.walk_revisions()}
@@ -31,8 +38,26 @@ def migrate(db: Connection) -> None:
             " start the version that made it, or a later one"
         )
     config = Config()
-    config.set_main_option("script_location", str(_SCRIPTS))
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = db
-    if current is None and inspect(db).has_table("jobs"):
-        command.stamp(config, _BEFORE_ALEMBIC)
-    command.upgrade(config, "head")
+    with _ALEMBIC:
+        if current is None and inspect(db).has_table("jobs"):
+            command.stamp(config, _BEFORE_ALEMBIC)
+        command.upgrade(config, "head")
+
+
+def _wait_for_turn(db: Connection) -> None:
+    db.execute(text("SET LOCAL statement_timeout = 0"))  # a large table takes its time
+    db.execute(text("SET LOCAL lock_timeout = '10min'"))  # and so does who migrates it before us
+    db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    # Whoever wants the table now stands in line behind the ALTER TABLE: better to try again.
+    db.execute(text("SET LOCAL lock_timeout = '5s'"))
+
+
+def _version(db: Connection) -> str | None:
+    return MigrationContext.configure(db).get_current_revision()
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(_SCRIPTS))

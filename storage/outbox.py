@@ -2,6 +2,7 @@
 told of what did not happen. Statements on an open connection."""
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,7 +35,13 @@ def _delivery(row: Row[Any], url: str, now: float) -> dict[str, Any]:
         "tenant": row.tenant,
         "job_id": row.id,
         "url": url,
+        "host": _host(url),
         "body": json.dumps(body),
         "created_at": now,
         "due_at": now,
     }
+
+
+def _host(url: str) -> str:
+    # Never an error, as urllib's: the end of a job must not fail for its webhook.
+    return re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0].lower()

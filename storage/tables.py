@@ -90,6 +90,8 @@ jobs = Table(
     Index("jobs_queue", "status", "priority", "tenant", "seq"),
     Index("jobs_deadlines", "status", "deadline_at"),
     Index("jobs_listing", "tenant", "seq"),
+    Index("jobs_listing_status", "tenant", "status", "seq"),
+    Index("jobs_listing_sku", "tenant", "sku", "seq"),
     Index("jobs_results", "tenant", "result_id"),
     Index("jobs_photos", "tenant", "photo_sha256"),
     Index("jobs_ended", "status", "completed_at"),
@@ -151,6 +153,7 @@ deliveries = Table(  # webhooks: written in the transaction that ends a job
     Column("tenant", String(128), nullable=False),
     Column("job_id", String(128), nullable=False),
     Column("url", Text, nullable=False),
+    Column("host", Text, nullable=False),  # with the port: who shares it waits for it
     Column("body", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("tries", Integer, nullable=False, default=0),
@@ -238,5 +241,10 @@ def to_job(row: Row[Any]) -> Job:
         rev=row.rev,
         predicted_at=row.predicted_at,
         expired=row.status is JobStatus.COMPLETED and row.result_id is None,
-        feedback=Feedback(**json.loads(row.feedback)) if row.feedback else None,
+        feedback=_to_feedback(row.feedback) if row.feedback else None,
     )
+
+
+def _to_feedback(column: str) -> Feedback:
+    given = json.loads(column)
+    return Feedback(**given | {"tags": tuple(given["tags"])})

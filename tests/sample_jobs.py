@@ -46,8 +46,11 @@ class Clock:
         return self.now
 
 
-def store_config(folder: Path) -> JobStoreConfig:
-    url = f"sqlite:///{folder / 'jobs.sqlite'}"
+def sqlite_url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'jobs.sqlite'}"
+
+
+def store_config(url: str) -> JobStoreConfig:
     return JobStoreConfig(url=url, lease_s=LEASE_S, max_attempts=MAX_ATTEMPTS)
 
 

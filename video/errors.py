@@ -6,6 +6,7 @@ VideoError
 │   ├── UndecodablePhoto          empty, truncated or damaged
 │   ├── PhotoTooSmall             a side under the limit
 │   └── PhotoTooLarge             too many bytes or pixels, or far too long for its width
+├── PhotoPoolBusy                 too many photos wait for a decoder  retry in a second
 └── EncodeFailed                  frames did not become a file      do not retry: change the frames
                                                                     or the configuration
 A full disk stays the OSError it is: what to do about it is not this package's to say.
@@ -71,6 +72,20 @@ class PhotoTooLarge(PhotoError):
 
     def __str__(self) -> str:
         return f"the photo is {self.found}; at most {self.allowed} is allowed: {self.remedy}"
+
+
+class PhotoPoolBusy(VideoError):
+    """The photo may be good: nobody has looked at it."""
+
+    retryable = True
+    code = "server_busy"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the photo was not looked at ({self.reason}); send it again in a second"
 
 
 class EncodeFailed(VideoError):

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from video.errors import PhotoError, PhotoTooLarge, PhotoTooSmall, UndecodablePhoto
-from video.sniff import sniff_format
+from video.sniff import PhotoFormat, sniff_format
 from video.srgb import to_srgb
 from video.subject import find_subject
 
@@ -60,9 +60,20 @@ class Photo:
     """Upright sRGB pixels and where they came from."""
 
     rgb: NDArray[np.uint8]  # [H, W, 3], read-only
-    format: str  # jpeg | png | webp
+    format: PhotoFormat
     sha256: str  # of the bytes as given
     warnings: tuple[str, ...]  # sentences for the person who sent the photo
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFacts:
+    """What is known of a photo that was decoded, without its pixels."""
+
+    width: int  # px, upright
+    height: int  # px
+    format: PhotoFormat
+    sha256: str
+    warnings: tuple[str, ...]
 
 
 def open_photo(data: bytes, limits: PhotoLimits) -> Photo:
@@ -100,6 +111,13 @@ def open_photo(data: bytes, limits: PhotoLimits) -> Photo:
             "more on each side the video would be sharper"
         )
     return Photo(np.asarray(pixels), format_, hashlib.sha256(data).hexdigest(), tuple(notes))
+
+
+def inspect_photo(data: bytes, limits: PhotoLimits) -> PhotoFacts:
+    """Decodes all of it, since a header tells nothing of damage behind it. Raises as open_photo."""
+    photo = open_photo(data, limits)
+    height, width = photo.rgb.shape[:2]
+    return PhotoFacts(width, height, photo.format, photo.sha256, photo.warnings)
 
 
 def target_size(

@@ -1,6 +1,10 @@
 """What a file is, by its first bytes: file names and Content-Type are not believed."""
 
+from typing import Literal
+
 from video.errors import UndecodablePhoto, UnsupportedPhotoType
+
+PhotoFormat = Literal["jpeg", "png", "webp"]
 
 # What people send by mistake, so that the refusal can name it. ISO media brands stand at byte 4.
 _FOREIGN_SIGNATURES = (
@@ -19,8 +23,8 @@ _FOREIGN_SIGNATURES = (
 )
 
 
-def sniff_format(data: bytes) -> str:
-    """jpeg | png | webp. Raises UnsupportedPhotoType, or UndecodablePhoto for no bytes at all."""
+def sniff_format(data: bytes) -> PhotoFormat:
+    """Raises UnsupportedPhotoType, or UndecodablePhoto for no bytes at all."""
     if not data:
         raise UndecodablePhoto("the file is empty")
     if data.startswith(b"\xff\xd8\xff"):

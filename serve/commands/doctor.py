@@ -13,8 +13,8 @@ from rich.table import Column, Table
 from cluster.preflight import (
     Check,
     check_disk,
+    check_exposure,
     check_gpus,
-    check_loopback,
     check_object_store,
     check_packages,
     check_port,
@@ -56,7 +56,7 @@ def _checks(path: Path | None, data: Path) -> Iterator[Check]:
         return
     yield Check("configuration", "ok", str(loaded.path.name))
     host, port = loaded.http_address
-    yield check_loopback(host)
+    yield check_exposure(host, loaded.app.auth.enabled)
     yield check_port(host, port)
     yield check_disk(data)
     yield from check_object_store(loaded.app.object_store)

@@ -22,6 +22,7 @@ def run_generate(
     smooth: bool,
     out: Path | None,
     url: str,
+    api_key: str | None,
     as_json: bool,
 ) -> None:
     if out is not None and not out.parent.is_dir():
@@ -29,7 +30,7 @@ def run_generate(
         raise typer.Exit(1)
     video: dict[str, Any] = {}
     try:
-        with Client(url) as client, JobProgress(console) as progress:
+        with Client(url, api_key) as client, JobProgress(console) as progress:
             bar = progress.add(photo.name)
             video = client.create(
                 photo, prompt=prompt, preset=preset, seed=seed, enable_frame_interpolation=smooth

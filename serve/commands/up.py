@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.status import Status
 
 from cluster.local import ClusterFailed, Endpoints, LocalCluster, Own, prepare_environment
-from cluster.preflight import check_loopback, check_port, check_weights
+from cluster.preflight import check_exposure, check_port, check_weights
 from serve.commands import LOCAL_CONFIG
 from storage.errors import StorageError
 
@@ -78,7 +78,7 @@ def cluster_up(
     except ConfigError as e:
         raise _ended(e) from e
     for check in (
-        check_loopback(host),
+        check_exposure(host, loaded.app.auth.enabled),
         check_port(host, port or file_port),
         check_weights(loaded.app.model),
     ):

@@ -1,144 +1,41 @@
 """The HTTP API over the real stores; the Dispatcher alone is away, so jobs stay as put."""
 
 import base64
-import io
 import json
 import logging
 import socket
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from zlib import compress, crc32
 
 import pytest
 from openai import OpenAI
-from PIL import Image
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from starlette.testclient import TestClient
 
-from cluster.cost import CostModel
-from cluster.ladder import Floor
 from cluster.tiers import TierConfig
-from diffusion.model_folder import ModelCard, ModelConfig
-from serve.admission import Admission
 from serve.app import VideoAPI
-from serve.config import AppConfig
-from serve.http_api import create_app
-from serve.videos import Videos
 from storage import keys
 from storage.errors import StorageError, StoreUnavailable
-from storage.job_store import JobStoreConfig, Progress, SqlJobStore
-from storage.jobs import Job, JobEvent, Stage, VideoFile
+from storage.job_contract import Progress
+from storage.job_store import SqlJobStore
+from storage.jobs import JobEvent, Stage
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
+from tests.integration.service import (
+    CARD,
+    Service,
+    admission,
+    error_of,
+    jpeg,
+    png_header,
+)
 from tests.sample_jobs import lease_next
-from tests.sample_model import ARCHITECTURE
-
-CARD = ModelCard("tiny-random", "0" * 64, size_multiple=16)
-
-
-def jpeg(width: int = 640, height: int = 480, **save: Any) -> bytes:
-    stream = io.BytesIO()
-    Image.radial_gradient("L").resize((width, height)).convert("RGB").save(stream, "JPEG", **save)
-    return stream.getvalue()
 
 
 def data_url() -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg()).decode()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds next to nothing: a decompression bomb's outside."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", compress(bytes(1 << 20)))
-
-
-def admission(config: AppConfig) -> Admission:
-    cost = CostModel(ARCHITECTURE, config.tiers, config.model, {})
-    return Admission(cost, Floor(area_px=512**2, num_frames=16, size_multiple=64))
-
-
-class Service:
-    """The API in process, with its stores at hand."""
-
-    def __init__(self, s3: ObjectStoreConfig, folder: Path, config: AppConfig | None = None):
-        self.folder = folder
-        config = config or AppConfig(
-            model=ModelConfig(source="tiny"),
-            object_store=s3,
-            job_store=JobStoreConfig(url=f"sqlite:///{folder / 'jobs.sqlite'}"),
-            tiers=(TierConfig(name="cpu"),),
-        )
-        assert config.job_store is not None
-        self.jobs = SqlJobStore(config.job_store)
-        self.objects = S3ObjectStore(s3)
-        self.woken = 0
-        self.broken: list[str] = []
-        app = create_app(
-            Videos(
-                config,
-                CARD,
-                admission(config),
-                self.jobs,
-                self.objects,
-                self._wake,
-                self._dispatcher_broken,
-            )
-        )
-        self.config = config
-        self.http = TestClient(app, base_url="http://127.0.0.1")
-
-    def _wake(self) -> None:
-        self.woken += 1
-
-    async def _dispatcher_broken(self) -> list[str]:
-        return self.broken
-
-    def create(self, photo: bytes | None = None, key: str | None = None, **fields: Any) -> Any:
-        return self.http.post(
-            "/v1/videos",
-            headers={} if key is None else {"Idempotency-Key": key},
-            data={"prompt": "a mug turns", **fields},
-            files={"input_reference": ("photo.jpg", jpeg() if photo is None else photo)},
-        )
-
-    def finish(self, video_id: str, video: bytes) -> Job:
-        """What the Dispatcher and its stages would do."""
-        (job,) = lease_next(self.jobs, self.jobs.next_epoch(), 1)
-        assert job.id == video_id
-        attempt = job.current_attempt
-        self.objects.put(keys.video_key(attempt), video, "video/mp4")
-        self.objects.put(keys.manifest_key(attempt), b'{"seed": 1}', "application/json")
-        result = VideoFile(
-            result_id=job.request.result_id,
-            video_key=keys.video_key(attempt),
-            poster_key=keys.poster_key(attempt),
-            spritesheet_key=keys.spritesheet_key(attempt),
-            manifest_key=keys.manifest_key(attempt),
-            sha256="ab" * 32,
-            size_bytes=len(video),
-            width=640,
-            height=480,
-            frames=16,
-            fps=8.0,
-            seconds=2.0,
-            timings={"denoising": 1.5},
-        )
-        return self.jobs.complete(attempt, result)
-
-    def is_untouched(self) -> bool:
-        """Nothing stored, no job, nobody woken."""
-        return (
-            not list(self.objects.iter_objects(""))
-            and not self.jobs.list_jobs("default", limit=1, after=None, order="asc")
-            and self.woken == 0
-        )
 
 
 @pytest.fixture
@@ -148,13 +45,6 @@ def service(s3: ObjectStoreConfig, tmp_path: Path) -> Iterator[Service]:
         yield service
 
 
-def error_of(response: Any) -> dict[str, Any]:
-    (envelope,) = response.json().values()
-    assert set(envelope) == {"message", "type", "param", "code"}
-    error: dict[str, Any] = envelope
-    return error
-
-
 def test_a_multipart_create_is_stored_before_it_is_accepted(service: Service) -> None:
     response = service.create(seed="7", sku="MUG-1", metadata='{"shop": "eu"}', title="Mug")
     assert response.status_code == 202
@@ -162,12 +52,13 @@ def test_a_multipart_create_is_stored_before_it_is_accepted(service: Service) ->
     assert response.headers["location"] == f"/v1/videos/{video['id']}"
     assert (video["object"], video["status"], video["progress"]) == ("video", "queued", 0)
     assert (video["seed"], video["sku"], video["metadata"]) == (7, "MUG-1", {"shop": "eu"})
-    stored = service.objects.get(keys.request_key(video["id"]))
-    assert json.loads(stored)["sampling"]["seed"] == 7
-    assert service.objects.get(json.loads(stored)["photo_key"]) == jpeg()
+    record = json.loads(service.objects.get(keys.request_key(video["id"])))
+    assert record["request"]["sampling"]["seed"] == 7
+    assert service.objects.get(record["request"]["photo_key"]) == jpeg()
     assert service.woken == 1
     fetched = service.http.get(f"/v1/videos/{video['id']}").json()
-    assert fetched == {**video, "queue_position": 0}
+    assert fetched == video
+    assert fetched["queue_position"] == 0
 
 
 def test_the_size_follows_the_photo_and_the_preset(service: Service) -> None:
@@ -322,9 +213,8 @@ def test_progress_is_told_while_it_runs(service: Service) -> None:
 
 def test_what_no_card_can_make_is_refused_with_what_can(service: Service) -> None:
     tiers = (TierConfig(name="small", num_gpus=1, vram_gb=6),)
-    config = service.config.model_copy(update={"tiers": tiers})
-    assert config.object_store is not None
-    api = Service(config.object_store, service.folder, config)
+    assert service.config.object_store is not None
+    api = Service(service.config.object_store, service.folder, tiers=tiers)
     large: dict[str, Any] = {"size": "1280x704", "num_frames": 24}
     refused = api.create(**large)
     assert refused.status_code == 422
@@ -413,13 +303,13 @@ def test_a_range_loads_no_more_than_it_sends(
     service.finish(video_id, bytes(1024))
     asked = []
 
-    def get_range(key: str, start: int, stop: int) -> bytes:
+    def get_range(_: S3ObjectStore, key: str, start: int, stop: int) -> bytes:
         asked.append((start, stop))
         return bytes(stop - start)
 
     for name in ("get", "stat"):
         monkeypatch.delattr(S3ObjectStore, name)
-    monkeypatch.setattr(service.objects, "get_range", get_range)
+    monkeypatch.setattr(S3ObjectStore, "get_range", get_range)
     response = service.http.get(f"/v1/videos/{video_id}/content", headers={"Range": "bytes=9-10"})
     assert (response.status_code, asked) == (206, [(9, 11)])
 
@@ -463,7 +353,8 @@ def test_a_repeat_with_the_same_key_and_body_is_one_job(service: Service) -> Non
     assert again.json() == first.json()
     stored = [info.key for info in service.objects.iter_objects("jobs/")]
     assert stored == [keys.request_key(first.json()["id"])]
-    assert json.loads(service.objects.get(stored[0]))["sampling"]["seed"] == first.json()["seed"]
+    record = json.loads(service.objects.get(stored[0]))
+    assert record["request"]["sampling"]["seed"] == first.json()["seed"]
     assert service.create(key="order 2", sku="MUG-1", title="Mug").json()["id"] != stored[0]
 
 
@@ -560,7 +451,7 @@ def test_a_store_that_is_away_is_503_and_no_failure_of_ours(
     def away(*_: object) -> None:
         raise StoreUnavailable("the job table is locked")
 
-    monkeypatch.setattr(service.jobs, "get", away)
+    monkeypatch.setattr(SqlJobStore, "get", away)
     response = service.http.get("/v1/videos/video_1")
     assert (response.status_code, error_of(response)["code"]) == (503, "store_unavailable")
     assert response.headers["retry-after"] == "5"
@@ -578,7 +469,7 @@ def test_an_unexpected_error_is_500_with_an_id_and_logged_once(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(service.jobs, "get", fail)
+    monkeypatch.setattr(SqlJobStore, "get", fail)
     response = service.http.get("/v1/videos/video_1", headers={"X-Request-Id": "trace-2"})
     assert (response.status_code, error_of(response)["code"]) == (500, "internal")
     assert response.headers["x-request-id"] == "trace-2"
@@ -649,7 +540,8 @@ class _Dispatcher:
 def test_a_dispatcher_that_cannot_be_asked_is_a_broken_part(
     service: Service, error: Exception, at_once: bool
 ) -> None:
-    api = VideoAPI(service.config, CARD, admission(service.config), _Dispatcher(error, at_once))
+    dispatcher = _Dispatcher(error, at_once)
+    api = VideoAPI(service.config, CARD, admission(service.config), dispatcher, None)
     with TestClient(api.__serve_build_asgi_app__(), base_url="http://127.0.0.1") as http:
         response = http.get("/readyz")
     assert response.status_code == 503
@@ -678,10 +570,7 @@ def test_the_description_knows_both_bodies(service: Service) -> None:
         fields = schema["components"]["schemas"][name]
         assert fields["additionalProperties"] is False
         assert {"prompt", "input_reference"} <= set(fields["required"])
-    (header,) = schema["paths"]["/v1/videos"]["post"]["parameters"]
-    assert (header["in"], header["name"], header["required"]) == (
-        "header",
-        "idempotency-key",
-        False,
-    )
+    parameters = {p["name"]: p for p in schema["paths"]["/v1/videos"]["post"]["parameters"]}
+    header = parameters["idempotency-key"]
+    assert (header["in"], header["required"]) == ("header", False)
     assert "409" in header["description"]

@@ -176,6 +176,7 @@ def _document(
             "job_store": jobs.model_dump(),
             "stages.api.labels": head,
             "stages.dispatcher.labels": head,
+            "stages.housekeeper.labels": head,
             "tiers": [
                 {
                     "name": "a100",

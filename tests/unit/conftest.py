@@ -9,8 +9,9 @@ import torch
 
 from diffusion.model_folder import ModelConfig, ModelFolder
 from diffusion.tiny import write_tiny_model
-from storage.job_store import JobStore, SqlJobStore
-from tests.sample_jobs import Clock, store_config
+from storage.job_store import JobStoreConfig, SqlJobStore
+from tests.postgres import Postgres
+from tests.sample_jobs import Clock, sqlite_url, store_config
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +39,31 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database at the head of the migrations; every test that asks runs on both."""
+    if request.param == "sqlite":
+        yield sqlite_url(tmp_path)
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    url = server.new_database()
+    yield url
+    server.drop(url)
+
+
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
-    store = SqlJobStore(store_config(tmp_path), clock)
+def config(database_url: str) -> JobStoreConfig:
+    return store_config(database_url)
+
+
+@pytest.fixture
+def store(config: JobStoreConfig, clock: Clock) -> Iterator[SqlJobStore]:
+    store = SqlJobStore(config, clock)
     yield store
     store.close()

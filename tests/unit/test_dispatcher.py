@@ -13,6 +13,7 @@ import pytest
 import ray.exceptions
 
 from cluster.cost import CostModel
+from cluster.eta import FACT, Snapshot
 from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from deployments.decoder import Decoded
@@ -28,14 +29,44 @@ from diffusion.errors import (
 )
 from diffusion.model_folder import ModelConfig
 from diffusion.params import Priority, SamplingParams
+from storage import keys
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
+from storage.facts import SqlFacts
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.jobs import Job, JobStatus
-from tests.sample_jobs import MAX_ATTEMPTS, VIDEO, make_request
+from storage.jobs import Job, JobRequest, JobStatus, VideoFile
+from storage.object_store import S3ObjectStore
+from tests import sample_jobs
+from tests.sample_jobs import MAX_ATTEMPTS, VIDEO
 from tests.sample_model import ARCHITECTURE
 from video.errors import EncodeFailed
 
 DEATH = ray.exceptions.ActorDiedError()
+
+
+def make_request(job_id: str) -> JobRequest:
+    """Every job another clip: equal ones would wait for each other."""
+    return replace(sample_jobs.make_request(job_id), photo_sha256=job_id)
+
+
+class Bucket(S3ObjectStore):
+    """Objects in memory."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.faults: list[Exception] = []
+
+    def get(self, key: str) -> bytes:
+        if self.faults:
+            raise self.faults.pop(0)
+        try:
+            return self.objects[key]
+        except KeyError:
+            raise ObjectNotFound(key) from None
+
+    def commit(self, request: JobRequest) -> VideoFile:
+        video = replace(VIDEO, result_id=request.result_id)
+        self.objects[keys.result_key(request.tenant, request.result_id)] = video.to_json()
+        return video
 
 
 class Response:
@@ -120,6 +151,7 @@ class Rig:
         self.gate.set()
         self.gates: dict[int, asyncio.Event] = {}  # of single tiers
         self.faults: dict[str, list[Exception]] = {}
+        self.bucket = Bucket()
         self.tiers = [TierConfig(name="cpu", max_ongoing_requests=2)]
         self.counts: dict[str, int] | None = {"Denoiser-cpu": 1, "Decoder": 1}
 
@@ -150,6 +182,7 @@ class Rig:
             self.tiers,
             CostModel(ARCHITECTURE, self.tiers, ModelConfig(source="tiny"), {}),
             Floor(area_px=64 * 64, num_frames=8, size_multiple=16),
+            self.bucket,
             self.denoisers,
             [plain("text", 1), plain("image", 1), self.decoder, self.video_encoder],
         )
@@ -172,6 +205,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.journey._STORAGE_WAITS_S", (0.01, 0.01))
     monkeypatch.setattr("deployments.dispatcher._HAND_OUT_S", 0.01)
     monkeypatch.setattr("deployments.attempts._TABLE_WAITS_S", (0.05,) * 40)
+    monkeypatch.setattr("deployments.attempts._PURGE_WAIT_S", 0.02)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -703,6 +737,177 @@ def test_a_job_leaves_a_tier_at_rest_that_lost_its_replica(tmp_path: Path) -> No
             await asyncio.sleep(0.01)
         dispatcher.counts = {"Denoiser-spot": 0, "Denoiser-own": 1}
         assert (await rig.until("job", JobStatus.COMPLETED)).tier == "own"
+
+    run(scenario)
+
+
+async def commit_results(rig: Rig) -> Watched:
+    """Start, with a video encoder that commits what it makes."""
+    dispatcher = await rig.start()
+
+    def remote(request: JobRequest, *_: Any) -> Any:
+        return Response(lambda: rig.bucket.commit(request))
+
+    rig.video_encoder.remote = remote  # type: ignore[method-assign]
+    return dispatcher
+
+
+def test_a_result_that_is_committed_already_costs_no_stage(tmp_path: Path) -> None:
+    """The same request again; or the worker died between the commit and its row."""
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        request = make_request("job")
+        video = rig.bucket.commit(request)
+        await rig.start()
+        rig.jobs.create(request)
+        assert (await rig.until("job", JobStatus.COMPLETED)).result == video
+        assert rig.denoisers[0].calls == []
+        assert rig.video_encoder.calls == []
+
+    run(scenario)
+
+
+def test_equal_requests_at_once_cost_one_journey_and_are_no_backlog(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await commit_results(rig)
+        for number in range(30):
+            rig.jobs.create(replace(make_request(f"job{number}"), photo_sha256="the same"))
+        await rig.until("job0", JobStatus.IN_PROGRESS)
+        await asyncio.sleep(0.2)
+        assert rig.jobs.counts()[JobStatus.QUEUED] == 29
+        stats = await dispatcher.record_autoscaling_stats()
+        cost = CostModel(ARCHITECTURE, rig.tiers, ModelConfig(source="tiny"), {})
+        left_s = cost.seconds(make_request("job").sampling, "cpu", steps_done=1)
+        assert stats["backlog_gpu_s/Denoiser-cpu"] == pytest.approx(left_s)
+        rig.gate.set()
+        for number in range(30):
+            job = await rig.until(f"job{number}", JobStatus.COMPLETED)
+            assert job.result
+            assert job.result.result_id == job.request.result_id
+        assert len(rig.denoisers[0].calls) == 1
+
+    run(scenario)
+
+
+def test_equal_requests_keep_nobody_behind_them_waiting(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        await commit_results(rig)
+        for number in range(40):  # more than are looked at first
+            rig.jobs.create(replace(make_request(f"job{number}"), photo_sha256="the same"))
+        await rig.until("job0", JobStatus.IN_PROGRESS)
+        rig.jobs.create(make_request("other"))
+        await rig.until("other", JobStatus.IN_PROGRESS)
+        assert rig.jobs.counts()[JobStatus.QUEUED] == 39
+
+    run(scenario)
+
+
+def test_the_next_of_equal_requests_tries_when_the_first_has_failed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.faults["denoise"] = [OutOfMemory("tried 9 GiB")]
+        await commit_results(rig)
+        for name in ("first", "second"):
+            rig.jobs.create(replace(make_request(name), photo_sha256="the same"))
+        await rig.until("first", JobStatus.FAILED)
+        await rig.until("second", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+def test_a_person_does_not_wait_for_an_equal_batch_job(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        await commit_results(rig)
+        same = replace(make_request("batch"), photo_sha256="the same", priority=Priority.BATCH)
+        rig.jobs.create(same)
+        await rig.until("batch", JobStatus.IN_PROGRESS)
+        rig.jobs.create(replace(same, id="person", priority=Priority.INTERACTIVE))
+        await rig.until("person", JobStatus.IN_PROGRESS)
+
+    run(scenario)
+
+
+def test_a_store_that_does_not_say_whether_there_is_a_result_costs_no_attempt(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.bucket.faults = [StoreUnavailable("S3 is away")]
+        dispatcher = await rig.start()
+        rig.jobs.create(make_request("job"))
+        while not await dispatcher.not_ready():
+            await asyncio.sleep(0.01)
+        assert rig.denoisers[0].calls == []
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert [event.kind for event in job.events] == ["store_unavailable"]
+
+    run(scenario)
+
+
+def test_a_result_that_is_being_deleted_is_made_anew(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        await commit_results(rig)
+        request = make_request("job")
+        rig.jobs.create(request)
+        await rig.until("job", JobStatus.COMPLETED)
+        purge = rig.jobs.delete("shop", "job")
+        rig.jobs.create(replace(request, id="again"))
+        while len(rig.job("again").events) < 2 * MAX_ATTEMPTS:
+            await asyncio.sleep(0.01)
+        rig.bucket.objects.clear()
+        rig.jobs.purged(purge)
+        job = await rig.until("again", JobStatus.COMPLETED)
+        assert {event.kind for event in job.events} == {"result_purged"}
+        assert len(rig.denoisers[0].calls) == 2
+
+    run(scenario)
+
+
+def test_the_api_is_told_what_an_eta_needs_and_how_good_it_was(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        dispatcher = await rig.start()
+
+        def published() -> Snapshot:
+            fact = SqlFacts(rig.jobs.database).get(FACT)
+            return Snapshot.from_json(fact.value) if fact else Snapshot({})
+
+        async def until(told: Callable[[Snapshot], bool]) -> Snapshot:
+            while not told(published()):
+                await asyncio.sleep(0.01)
+            return published()
+
+        rig.jobs.create(make_request("first"))  # no stage was measured before
+        await rig.until("first", JobStatus.COMPLETED)
+        rig.gate.clear()
+        rig.jobs.create(make_request("second"))
+        snapshot = await until(lambda s: bool(s.stage_s) and s.tiers["cpu"].works[0].clips == 1)
+        assert snapshot.median_error is None
+        (report,) = dispatcher._attempts.progress()
+        assert report.predicted_at is not None
+        foreseen_s = report.predicted_at - (rig.job("second").started_at or 0)
+        while rig.job("second").predicted_at != report.predicted_at:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        rig.gate.set()
+        job = await rig.until("second", JobStatus.COMPLETED)
+        assert job.started_at
+        assert job.completed_at
+        real_s = job.completed_at - job.started_at
+        while not dispatcher._foresight.snapshot().median_error:
+            await asyncio.sleep(0.01)
+        error = dispatcher._foresight.snapshot().median_error
+        assert error == pytest.approx(abs(real_s - foreseen_s) / real_s, rel=0.1)
+        successor = await rig.start()  # goes on with what was learned
+        assert successor._foresight.snapshot().stage_s == published().stage_s
 
     run(scenario)
 

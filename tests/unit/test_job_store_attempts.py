@@ -1,4 +1,4 @@
-"""The JobStore contract, on SQLite files: what an attempt reports, and its end."""
+"""The JobStore contract, on SQLite and Postgres: what an attempt reports, and its end."""
 
 import dataclasses
 
@@ -32,6 +32,16 @@ def test_progress_is_written_and_renews_the_lease(store: JobStore, clock: Clock)
     assert (job.stage, job.step) == (Stage.DENOISING, 12)
     clock.now += LEASE_S - 1
     assert store.waiting(1) == []
+
+
+def test_a_foreseen_end_is_that_of_the_attempt(store: JobStore) -> None:
+    store.create(make_request("a"))
+    epoch = store.next_epoch()
+    attempt = lease_one(store, epoch)
+    store.record_progress([Progress(attempt, Stage.DENOISING, 1, predicted_at=1234.5)], epoch)
+    store.record_progress([Progress(attempt, Stage.DENOISING, 2)], epoch)  # not known is no news
+    assert store.get("shop", "a").predicted_at == 1234.5
+    assert store.release(attempt, "preempted").predicted_at is None
 
 
 def test_progress_names_the_jobs_that_are_gone(store: JobStore, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""The JobStore contract, on SQLite files: taking jobs."""
+"""The JobStore contract, on SQLite and Postgres: taking jobs."""
 
 import pytest
 

@@ -1,15 +1,10 @@
-"""The JobStore contract, on SQLite files: who waits in which place, and for how long."""
-
-from collections.abc import Callable, Iterator
-from pathlib import Path
+"""The JobStore contract, on SQLite and Postgres: who waits in which place, and for how long."""
 
 import pytest
-from sqlalchemy import insert
 
 from diffusion.params import Priority
-from storage.job_store import JobStore, SqlJobStore
+from storage.job_store import JobStore
 from storage.jobs import JobStatus
-from storage.tables import jobs
 from tests.sample_jobs import (
     LEASE_S,
     VIDEO,
@@ -17,20 +12,7 @@ from tests.sample_jobs import (
     lease_next,
     lease_one,
     make_request,
-    store_config,
 )
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[SqlJobStore]:
-    store = SqlJobStore(store_config(tmp_path), clock)
-    yield store
-    store.close()
 
 
 def create(store: JobStore, job_id: str, tenant: str = "shop") -> None:
@@ -98,58 +80,6 @@ def test_nobody_waits_in_an_empty_table(store: JobStore) -> None:
 def test_candidates_are_asked_for_by_a_number(store: JobStore, per_tenant: int) -> None:
     with pytest.raises(ValueError, match=str(per_tenant)):
         store.waiting(per_tenant)
-
-
-def test_choosing_costs_the_same_whatever_the_backlog(store: SqlJobStore) -> None:
-    """Counted in steps of SQLite's machine: time would waver, and a plan names no cost."""
-    for number in range(3):
-        create(store, f"b{number}", f"tenant-{number}")
-    epoch = store.next_epoch()
-
-    def choose() -> None:
-        assert store.expire(epoch) == []
-        assert len(store.waiting(4)) == 3 + 4
-        assert store.lease(epoch, {f"gone-{number}": "cpu" for number in range(40)}) == []
-
-    add_backlog(store, 0, 300)
-    few = steps(store, choose)
-    add_backlog(store, 300, 3000)
-    assert steps(store, choose) == few
-
-
-def add_backlog(store: SqlJobStore, first: int, after: int) -> None:
-    """Many queued batch jobs of one tenant, between the others by name, in one transaction."""
-    rows = [
-        {
-            "id": f"backlog-{number}",
-            "tenant": "tenant-1b",
-            "request": make_request(f"backlog-{number}").to_json().decode(),
-            "priority": Priority.BATCH,
-            "status": JobStatus.QUEUED,
-            "created_at": 0.0,
-        }
-        for number in range(first, after)
-    ]
-    with store.database.writing() as db:
-        db.execute(insert(jobs), rows)
-
-
-def steps(store: SqlJobStore, call: Callable[[], None]) -> int:
-    """Instructions that SQLite runs in `call`."""
-    count = 0
-
-    def step() -> int:
-        nonlocal count
-        count += 1
-        return 0
-
-    with store.database._reads.connect() as db:  # the pool's only connection
-        driver = db.connection.driver_connection
-    assert driver is not None
-    driver.set_progress_handler(step, 1)
-    call()
-    driver.set_progress_handler(None, 1)
-    return count
 
 
 # --- the position

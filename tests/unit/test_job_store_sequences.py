@@ -1,6 +1,6 @@
 """Any sequence of calls on the job store, compared with a model in a dictionary."""
 
-import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -8,13 +8,20 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from diffusion.params import Priority
 from storage.errors import IllegalTransition, StaleAttempt, StorageError
 from storage.job_store import Progress, SqlJobStore
-from storage.jobs import Attempt, JobEvent, JobStatus, Stage
+from storage.jobs import Attempt, Job, JobEvent, JobStatus, Stage
 from storage.tables import EVENTS_KEPT
+from tests.postgres import Postgres
 from tests.sample_jobs import LEASE_S, MAX_ATTEMPTS, Clock, make_request, store_config, ways_out
 
 TENANTS = ("shop", "rival", "third")
@@ -27,6 +34,7 @@ class Expected:
     deadline_at: float | None
     status: JobStatus = JobStatus.QUEUED
     attempt: int = 0
+    failures: int = 0
     epoch: int = 0
     lease_until: float = 0.0
     tier: str | None = None
@@ -34,19 +42,18 @@ class Expected:
 
 
 class JobStoreMachine(RuleBasedStateMachine):
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
         self.clock = Clock()
-        self.store = SqlJobStore(store_config(Path(self.folder.name)), self.clock)
+        self.store = SqlJobStore(store_config(url), self.clock)
         self.epoch = self.store.next_epoch()
         self.jobs: dict[str, Expected] = {}  # in order of creation
         self.attempts: list[Attempt] = []  # ever begun, stale ones included
         self.numbers = count()
+        self.seen: dict[tuple[str, int], Job] = {}  # by id and revision
 
     def teardown(self) -> None:
         self.store.close()
-        self.folder.cleanup()
 
     @rule(
         tenant=st.sampled_from(TENANTS),
@@ -85,13 +92,14 @@ class JobStoreMachine(RuleBasedStateMachine):
         ids = st.sampled_from([*self.jobs, "nobody"])
         asked = data.draw(st.lists(ids, unique=True, max_size=4))
         for job in self.jobs.values():
-            if self.lost(job) and job.attempt >= MAX_ATTEMPTS:
+            if self.lost(job) and job.failures + 1 >= MAX_ATTEMPTS:
                 job.status = JobStatus.FAILED
         expected: list[Attempt] = []
         for job_id in asked:
             if job_id in self.jobs:
                 job = self.jobs[job_id]
                 if job.status is JobStatus.QUEUED or self.lost(job):
+                    job.failures += self.lost(job)
                     job.status, job.tier = JobStatus.IN_PROGRESS, tier
                     job.attempt, job.epoch = job.attempt + 1, self.epoch
                     job.lease_until = self.clock.now + LEASE_S
@@ -135,7 +143,8 @@ class JobStoreMachine(RuleBasedStateMachine):
         job = self.jobs[attempt.job_id]
         if self.owns(attempt, JobStatus.IN_PROGRESS):
             ways_out(self.store, events)[way](attempt)
-            again = JobStatus.QUEUED if attempt.number < MAX_ATTEMPTS else JobStatus.FAILED
+            job.failures += way == 2
+            again = JobStatus.QUEUED if job.failures < MAX_ATTEMPTS else JobStatus.FAILED
             job.status = (JobStatus.COMPLETED, JobStatus.FAILED, again)[way]
             job.tier = (job.tier, job.tier, None)[way]
             job.events = [*job.events, *events][-EVENTS_KEPT:]
@@ -144,6 +153,18 @@ class JobStoreMachine(RuleBasedStateMachine):
             refusal: type[StorageError] = IllegalTransition if ended else StaleAttempt
             with pytest.raises(refusal):
                 ways_out(self.store, events)[way](attempt)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(list(self.jobs)))
+        job = self.jobs[job_id]
+        if job.status is not JobStatus.FAILED:
+            with pytest.raises(IllegalTransition):
+                self.store.retry(job_id)
+            return
+        self.store.retry(job_id)
+        job.status, job.tier, job.deadline_at, job.failures = JobStatus.QUEUED, None, None, 0
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -179,6 +200,15 @@ class JobStoreMachine(RuleBasedStateMachine):
             ]
 
     @invariant()
+    def a_revision_stands_for_one_state(self) -> None:
+        jobs = self.store.get_many(self.jobs)
+        assert self.store.revisions(self.jobs) == {job.id: job.rev for job in jobs}
+        for job in jobs:
+            assert self.seen.setdefault((job.id, job.rev), job) == job
+            newest = max(rev for job_id, rev in self.seen if job_id == job.id)
+            assert job.rev == newest
+
+    @invariant()
     def the_queue_agrees(self) -> None:
         queued = [job_id for job_id, job in self.jobs.items() if job.status is JobStatus.QUEUED]
         queued.sort(key=lambda job_id: self.jobs[job_id].priority is Priority.BATCH)
@@ -194,5 +224,29 @@ class JobStoreMachine(RuleBasedStateMachine):
         }
 
 
-TestAnySequence = JobStoreMachine.TestCase
-TestAnySequence.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+@pytest.fixture(params=["sqlite", "postgres"])
+def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Makes the URL of a new database at every call."""
+    if request.param == "sqlite":
+        numbers = count()
+        yield lambda: f"sqlite:///{tmp_path}/{next(numbers)}.sqlite"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(server.new_database())
+        return made[-1]
+
+    yield make
+    for url in made:
+        server.drop(url)
+
+
+def test_any_sequence_of_calls_agrees_with_the_model(databases: Callable[[], str]) -> None:
+    class OnItsOwnDatabase(JobStoreMachine):
+        def __init__(self) -> None:
+            super().__init__(databases())
+
+    settled = settings(max_examples=30, stateful_step_count=25, deadline=None)
+    run_state_machine_as_test(OnItsOwnDatabase, settings=settled)

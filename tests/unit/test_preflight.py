@@ -1,14 +1,19 @@
-"""The GPU budget: which replicas fit on which cards, and what sharing a card costs."""
+"""The GPU budget: which replicas fit on which cards, and what sharing a card costs. And who may
+listen to others than this machine."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from cluster import exposure
 from cluster.capacity import Card, Node, NoRoom, book, require_room, without_node
-from cluster.preflight import check_tiers
+from cluster.exposure import Exposed, is_loopback, require_closed
+from cluster.preflight import check_exposure, check_tiers
 from cluster.stage import StageConfig
 from cluster.tiers import TierConfig
+from serve.auth import AuthConfig
 from serve.config import load
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
@@ -114,6 +119,61 @@ def test_a_tier_whose_card_is_too_full_is_warned_of() -> None:
     assert "no cluster was asked" in check.found
     (check,) = check_tiers([tier], {"unet": tier, "vae": stage(0.18, tier="a100")})
     assert (check.status, "= 64 GB" in check.found) == ("ok", True)
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.0.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.7", False),
+        ("::ffff:10.0.0.7", False),
+        ("localhost.example.com", False),
+        ("", False),
+    ],
+)
+def test_without_keys_only_loopback_is_listened_to(host: str, alone: bool) -> None:
+    assert is_loopback(host) == alone
+    assert check_exposure(host, auth_enabled=True).status == "ok"
+    refused = check_exposure(host, auth_enabled=False)
+    assert refused.status == ("ok" if alone else "fail")
+    assert alone or "SHOPREEL_AUTH__ENABLED" in refused.fix
+
+
+@pytest.mark.parametrize(
+    ("host", "auth", "token", "says"),
+    [
+        ("127.0.0.1", False, False, None),
+        (None, False, False, None),
+        ("0.0.0.0", True, True, None),
+        ("0.0.0.0", False, True, "auth.enabled"),
+        ("0.0.0.0", True, False, "RAY_AUTH_MODE=token"),
+        ("10.0.0.7", False, False, "auth.enabled"),
+    ],
+)
+def test_beyond_loopback_keys_and_rays_token_are_required(
+    monkeypatch: pytest.MonkeyPatch, host: str | None, auth: bool, token: bool, says: str | None
+) -> None:
+    monkeypatch.setattr(exposure, "_http_host", lambda: host)
+    monkeypatch.setattr(exposure, "_ray_wants_token", lambda: token)
+    if says is None:
+        return require_closed(auth)
+    with pytest.raises(Exposed, match=says):
+        require_closed(auth)
+    return None
+
+
+def test_the_shipped_files_are_closed() -> None:
+    for name, enabled in (("local", False), ("one_gpu", False), ("production", True)):
+        document = yaml.safe_load((CLUSTER / f"{name}.yaml").read_text())
+        auth = AuthConfig(**document["applications"][0]["args"].get("auth", {}))
+        assert auth.enabled is enabled
+        check = check_exposure(document["http_options"]["host"], auth.enabled)
+        assert check.status == "ok"
 
 
 def test_the_shipped_fractions_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:

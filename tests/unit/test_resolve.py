@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from catalog.presets import NEGATIVE_PROMPT
@@ -14,14 +13,13 @@ from serve.errors import ApiError
 from serve.resolve import resolve
 from serve.schemas import CreateVideo
 from storage.jobs import JobRequest
-from video.photo import Photo
+from video.photo import PhotoFacts
 
 CARD = ModelCard("tiny-random", "0" * 64, size_multiple=16)
 
 
 def resolved(photo_size: tuple[int, int] = (640, 480), **fields: Any) -> JobRequest:
-    pixels = np.zeros((*reversed(photo_size), 3), np.uint8)
-    photo = Photo(pixels, "jpeg", "ab" * 32, ("it is small",))
+    photo = PhotoFacts(*photo_size, "jpeg", "ab" * 32, ("it is small",))
     config = AppConfig(model=ModelConfig(source="tiny"), tiers=(TierConfig(name="cpu"),))
     return resolve(CreateVideo(**{"prompt": "a mug", **fields}), photo, "shop", CARD, config)
 

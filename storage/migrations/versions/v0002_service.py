@@ -21,6 +21,8 @@ def upgrade() -> None:
     ):
         op.add_column("jobs", column)
     _fill()
+    op.create_index("jobs_listing_status", "jobs", ["tenant", "status", "seq"])
+    op.create_index("jobs_listing_sku", "jobs", ["tenant", "sku", "seq"])
     op.create_index("jobs_results", "jobs", ["tenant", "result_id"])
     op.create_index("jobs_photos", "jobs", ["tenant", "photo_sha256"])
     op.create_index("jobs_ended", "jobs", ["status", "completed_at"])
@@ -64,6 +66,7 @@ def upgrade() -> None:
         sa.Column("tenant", sa.String(128), nullable=False),
         sa.Column("job_id", sa.String(128), nullable=False),
         sa.Column("url", sa.Text, nullable=False),
+        sa.Column("host", sa.Text, nullable=False),
         sa.Column("body", sa.Text, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("tries", sa.Integer, nullable=False),
@@ -106,6 +109,11 @@ def _fill() -> None:
     request: sa.ColumnClause[str] = sa.column("request")
     result: sa.ColumnClause[str | None] = sa.column("result")
     jobs = sa.table("jobs", seq, request, result, sa.column("photo_sha256"), sa.column("result_id"))
+    fill = (
+        sa.update(jobs)
+        .where(seq == sa.bindparam("of"))
+        .values(photo_sha256=sa.bindparam("photo"), result_id=sa.bindparam("made"))
+    )
     done = 0
     while rows := db.execute(
         sa.select(seq, request, result)
@@ -114,9 +122,13 @@ def _fill() -> None:
         .order_by(seq)
         .limit(1000)
     ).all():
-        for row in rows:
-            values = {"photo_sha256": json.loads(row.request)["photo_sha256"]}
-            if row.result:
-                values["result_id"] = json.loads(row.result)["result_id"]
-            db.execute(sa.update(jobs).where(seq == row.seq).values(values))
+        values = [
+            {
+                "of": row.seq,
+                "photo": json.loads(row.request)["photo_sha256"],
+                "made": json.loads(row.result)["result_id"] if row.result else None,
+            }
+            for row in rows
+        ]
+        db.execute(fill, values)
         done = rows[-1].seq

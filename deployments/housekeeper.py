@@ -1,0 +1,71 @@
+"""Housekeeper: what has to be done beside the jobs. Sends webhooks, and tidies the stores.
+
+One replica will do, and nothing depends on there being just one: webhooks are claimed in the table,
+and collecting twice finds nothing the second time.
+"""
+
+import asyncio
+import logging
+
+from pydantic import Field
+
+from cluster.stage import StageConfig
+from deployments.courier import Courier
+from deployments.egress import Egress, EgressConfig
+from deployments.webhooks import WebhookConfig
+from storage.deliveries import SqlDeliveries
+from storage.errors import StorageError
+from storage.job_store import JobStoreConfig, SqlJobStore
+from storage.lifecycle import Collector
+from storage.object_store import ObjectStoreConfig, S3ObjectStore
+from storage.retention import Retention
+
+log = logging.getLogger(__name__)
+
+_LAST_WRITES_S = 5.0
+
+
+class HousekeeperConfig(StageConfig):
+    num_cpus: float = Field(0.1, ge=0)
+    tidy_every_s: float = Field(3600.0, gt=0, description="each time lists the whole bucket")
+
+
+class Housekeeper:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self,
+        config: HousekeeperConfig,
+        jobs: JobStoreConfig,
+        objects: ObjectStoreConfig,
+        webhooks: WebhookConfig,
+        egress: EgressConfig,
+        retention: Retention,
+    ):
+        self._config = config
+        store = SqlJobStore(jobs)
+        self._courier = Courier(webhooks, Egress(egress), SqlDeliveries(store.database))
+        self._collector = Collector(store, S3ObjectStore(objects), retention)
+        self._loops = [asyncio.create_task(loop()) for loop in (self._courier.run, self._tidy)]
+
+    async def check_health(self) -> None:
+        """Fail when a loop has ended, so that Serve replaces this replica."""
+        for loop in self._loops:
+            if loop.done():
+                why = None if loop.cancelled() else loop.exception()
+                raise RuntimeError("a housekeeper loop has ended") from why
+
+    async def __del__(self) -> None:
+        """Serve awaits this when it replaces the replica."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._courier.drain(max(0.0, self._config.drain_s - _LAST_WRITES_S))
+
+    async def _tidy(self) -> None:
+        while True:
+            try:
+                report = await asyncio.to_thread(self._collector.run_once)
+            except StorageError:
+                log.exception("the stores are not all tidied; the next round goes on with it")
+            else:
+                log.info("tidied: %s", report)
+            await asyncio.sleep(self._config.tidy_every_s)

@@ -1,0 +1,76 @@
+"""Everything that the routes call, opened from a configuration."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from deployments.egress import Egress
+from diffusion.model_folder import ModelCard
+from serve.admission import Admission
+from serve.auth import authenticator
+from serve.config import AppConfig
+from serve.files import Files
+from serve.foresight import Foresight
+from serve.readiness import Readiness
+from serve.videos import Videos
+from serve.watch import Watch
+from storage.facts import SqlFacts
+from storage.files import SqlFiles
+from storage.job_store import SqlJobStore
+from storage.object_store import S3ObjectStore
+from storage.tenants import SqlTenants
+from video.photo_pool import PhotoPool
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherLine:
+    """How the API reaches the Dispatcher. Nothing is lost when it is not heard."""
+
+    wake: Callable[[], object]  # a job was created
+    stop: Callable[[str], object]  # a job was cancelled or deleted
+    broken: Callable[[], Awaitable[list[str]]]  # what keeps jobs from running now
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """`tenant_of` is a FastAPI dependency: whose request it is."""
+
+    videos: Videos
+    files: Files
+    readiness: Readiness
+    tenant_of: Callable[..., Any]
+
+
+def open_api(
+    config: AppConfig,
+    model: ModelCard,
+    admission: Admission,
+    dispatcher: DispatcherLine,
+    photos: PhotoPool,
+) -> Api:
+    """Connects to the stores that `config` names. Raises StorageError."""
+    assert config.job_store is not None
+    assert config.object_store is not None
+    jobs, objects = SqlJobStore(config.job_store), S3ObjectStore(config.object_store)
+    tenants = SqlTenants(jobs.database, cache_s=config.auth.cache_s)
+    files = Files(SqlFiles(jobs.database), objects, photos)
+    videos = Videos(
+        config,
+        model,
+        admission,
+        jobs,
+        objects,
+        files,
+        photos,
+        Egress(config.egress),
+        Foresight(SqlFacts(jobs.database), admission.cost),
+        Watch(jobs),
+        wake=dispatcher.wake,
+        stop=dispatcher.stop,
+    )
+    return Api(
+        videos,
+        files,
+        Readiness(jobs, objects, dispatcher.broken),
+        authenticator(config.auth, config.quota, tenants),
+    )

@@ -1,0 +1,49 @@
+"""What keeps a request from succeeding now: each part is asked, none is waited for too long."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from storage.errors import StorageError
+from storage.job_contract import JobStore
+from storage.object_store import ObjectStore
+
+_PATIENCE_S = 3.0
+
+
+class Readiness:
+    """`dispatcher_broken` asks the Dispatcher what keeps jobs from running."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        objects: ObjectStore,
+        dispatcher_broken: Callable[[], Awaitable[list[str]]],
+    ):
+        self._jobs, self._objects = jobs, objects
+        self._dispatcher_broken = dispatcher_broken
+        self._probes: dict[str, asyncio.Task[object]] = {}  # by the part that was asked
+
+    async def broken(self) -> list[str]:
+        """In words; empty when nothing is."""
+
+        def list_one() -> None:  # a stat would not tell a missing bucket from a missing object
+            next(self._objects.iter_objects("_probe/"), None)
+
+        found = await asyncio.gather(
+            self._broken_store("job table", self._jobs.queued),
+            self._broken_store("object store", list_one),
+            self._dispatcher_broken(),
+        )
+        return [problem for problems in found for problem in problems]
+
+    async def _broken_store(self, part: str, probe: Callable[[], object]) -> list[str]:
+        # A probe that hangs holds a thread that requests need: it is waited for, not repeated.
+        if part not in self._probes or self._probes[part].done():
+            self._probes[part] = asyncio.create_task(asyncio.to_thread(probe))
+        try:
+            await asyncio.wait_for(asyncio.shield(self._probes[part]), _PATIENCE_S)
+        except TimeoutError:
+            return [f"{part}: no answer in {_PATIENCE_S:g} s"]
+        except StorageError as e:
+            return [f"{part}: {e}"]
+        return []

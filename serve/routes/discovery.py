@@ -1,0 +1,44 @@
+"""What this server can do, for callers that adapt: models with their limits, presets."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+
+from diffusion.model_folder import ModelCard
+from serve.config import AppConfig
+from serve.schemas import Limits, Model, ModelList, PresetCard, PresetList
+from storage.tenants import Tenant
+from video.photo import Fit
+
+
+def discovery_routes(
+    config: AppConfig, model: ModelCard, tenant_of: Callable[..., Any]
+) -> APIRouter:
+    router = APIRouter(dependencies=[Depends(tenant_of)])
+    card = Model(
+        id=model.name,
+        revision=model.revision,
+        limits=Limits(
+            size_multiple=model.size_multiple,
+            max_area_px=config.limits.max_area_px,
+            max_prompt_chars=config.limits.max_prompt_chars,
+            max_photo_bytes=config.limits.photo.max_bytes,
+            max_photo_pixels=config.limits.photo.max_pixels,
+            min_photo_side_px=config.limits.photo.min_side_px,
+            fits=list(Fit),
+        ),
+    )
+    presets = [
+        PresetCard(id=name, **preset.model_dump()) for name, preset in config.presets.items()
+    ]
+
+    @router.get("/v1/models")
+    async def list_models() -> ModelList:
+        return ModelList(data=[card])
+
+    @router.get("/v1/presets")
+    async def list_presets(tenant: Annotated[Tenant, Depends(tenant_of)]) -> PresetList:
+        return PresetList(data=presets)
+
+    return router

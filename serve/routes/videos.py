@@ -1,0 +1,156 @@
+"""`/v1/videos`: create, list, find, watch, cancel, delete and rate."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from sse_starlette import EventSourceResponse
+
+from serve.create_request import read_create
+from serve.events import event_stream
+from serve.rfc9110 import is_known
+from serve.schemas import Video, VideoDeleted, VideoFeedback, VideoList, create_body_schema
+from serve.videos import Videos
+from storage.job_contract import Idempotency
+from storage.jobs import JobStatus
+from storage.tenants import Tenant
+
+_LONGEST_WAIT_S = 60
+_SOONEST_POLL_MS, _LATEST_POLL_MS = 1_000, 10_000
+_WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,6})(?:$|[,;\s])", re.IGNORECASE)
+
+IfNoneMatch = Annotated[str | None, Header()]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern="^[ -~]*$",
+        description="Makes a repeat safe: the same key with the same body answers with the job that"
+        " stands and `Idempotency-Replayed: true`, with another body 409 `idempotency_conflict`.",
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    Header(
+        description=f"`wait=N` holds the answer back until the video has ended, {_LONGEST_WAIT_S} s"
+        " at most. Going away cancels nothing."
+    ),
+]
+_EVENTS = "a `status` event (serve.events.VideoStatus as JSON) per change, the last one at the end"
+_CREATED = "accepted; ended already (waited for, or the same video was made before)"
+
+
+def video_routes(videos: Videos, tenant_of: Callable[..., Any]) -> APIRouter:
+    router = APIRouter()
+
+    @router.post(
+        "/v1/videos",
+        status_code=202,
+        responses={200: {"model": Video, "description": _CREATED}},
+        openapi_extra={"requestBody": create_body_schema()[0]},
+        operation_id="create_video",
+    )
+    async def create_video(
+        request: Request,
+        response: Response,
+        tenant: Annotated[Tenant, Depends(tenant_of)],
+        idempotency_key: IdempotencyKey = None,
+        prefer: Prefer = None,
+    ) -> Video:
+        create = await read_create(request)
+        once = None
+        if idempotency_key is not None:
+            once = Idempotency(idempotency_key, create.fingerprint)
+        video, replayed = await videos.create(create.parameters, create.photo, tenant, once)
+        if replayed:
+            response.headers["Idempotency-Replayed"] = "true"
+        if wait_s := _wait_s(prefer):
+            video = await videos.wait(tenant.name, video, wait_s)
+            response.headers["Preference-Applied"] = f"wait={wait_s}"
+        response.status_code = 200 if video.status.is_terminal else 202
+        response.headers["Location"] = f"/v1/videos/{video.id}"
+        response.headers["openai-poll-after-ms"] = _poll_after_ms(video)
+        return video
+
+    @router.get("/v1/videos", operation_id="list_videos")
+    async def list_videos(
+        tenant: Annotated[Tenant, Depends(tenant_of)],
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        order: Literal["asc", "desc"] = "desc",
+        status: JobStatus | None = None,
+        sku: str | None = None,
+    ) -> VideoList:
+        return await videos.list_videos(tenant.name, after, limit, order, status, sku)
+
+    @router.get(
+        "/v1/videos/{video_id}",
+        response_model=Video,
+        responses={304: {"description": "unchanged since that ETag"}},
+        operation_id="get_video",
+    )
+    async def get_video(
+        video_id: str,
+        response: Response,
+        tenant: Annotated[Tenant, Depends(tenant_of)],
+        if_none_match: IfNoneMatch = None,
+    ) -> Video | Response:
+        video = await videos.get(tenant.name, video_id)
+        digest = hashlib.sha256(video.model_dump_json().encode()).hexdigest()
+        headers = {"ETag": f'W/"{digest}"'}
+        if not video.status.is_terminal:
+            headers["openai-poll-after-ms"] = _poll_after_ms(video)
+        if is_known(headers["ETag"], if_none_match):
+            return Response(status_code=304, headers=headers)
+        response.headers.update(headers)
+        return video
+
+    @router.get(
+        "/v1/videos/{video_id}/events",
+        response_class=EventSourceResponse,
+        responses={200: {"description": _EVENTS, "content": {"text/event-stream": {}}}},
+        operation_id="watch_video",
+    )
+    async def watch_video(
+        video_id: str,
+        tenant: Annotated[Tenant, Depends(tenant_of)],
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> EventSourceResponse:
+        job = await videos.job(tenant.name, video_id)
+        return event_stream(job, videos.watch, videos.describe, last_event_id)
+
+    @router.post("/v1/videos/{video_id}/cancel", operation_id="cancel_video")
+    async def cancel_video(video_id: str, tenant: Annotated[Tenant, Depends(tenant_of)]) -> Video:
+        return await videos.cancel(tenant.name, video_id)
+
+    @router.delete("/v1/videos/{video_id}", operation_id="delete_video")
+    async def delete_video(
+        video_id: str, tenant: Annotated[Tenant, Depends(tenant_of)]
+    ) -> VideoDeleted:
+        await videos.delete(tenant.name, video_id)
+        return VideoDeleted(id=video_id)
+
+    @router.post("/v1/videos/{video_id}/feedback", operation_id="rate_video")
+    async def rate_video(
+        video_id: str,
+        feedback: Annotated[VideoFeedback, Body()],
+        tenant: Annotated[Tenant, Depends(tenant_of)],
+    ) -> Video:
+        return await videos.rate(tenant.name, video_id, feedback)
+
+    return router
+
+
+def _wait_s(prefer: str | None) -> int:
+    """Seconds of `Prefer: wait=N` (RFC 7240 §4.3); 0 where there is none."""
+    matched = _WAIT.search(prefer or "")
+    return min(int(matched.group(1)), _LONGEST_WAIT_S) if matched else 0
+
+
+def _poll_after_ms(video: Video) -> str:
+    """When to ask again: a tenth of what is left, as the answer changes little before."""
+    left_ms = 100 * (video.eta_seconds or 0.0)
+    return str(round(min(max(left_ms, _SOONEST_POLL_MS), _LATEST_POLL_MS)))

@@ -1,0 +1,46 @@
+"""What a server can do, for callers that adapt to it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from catalog.presets import Preset
+from video.photo import Fit
+
+
+class Limits(BaseModel):
+    """What one request may ask for, the memory of the cluster's cards apart."""
+
+    size_multiple: int = Field(description="px; both sides are multiples of it")
+    max_area_px: int
+    min_num_frames: int = 8
+    max_num_frames: int = 32
+    max_prompt_chars: int
+    max_photo_bytes: int
+    max_photo_pixels: int
+    min_photo_side_px: int
+    fits: list[Fit]
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: Literal["shopreel"] = "shopreel"
+    revision: str = Field(description="sha256 of the weights")
+    limits: Limits
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class PresetCard(Preset):
+    id: str
+    object: Literal["preset"] = "preset"
+
+
+class PresetList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[PresetCard]

@@ -1,0 +1,186 @@
+"""A video as its caller sees it, in the shape of OpenAI's with flat extensions."""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from diffusion.params import Priority
+from storage.jobs import Feedback, Job, JobEvent, JobStatus
+
+MEMORY_LADDER = (
+    "decode_chunk",
+    "chunked_unet",
+    "fewer_rows",
+    "solo_rows",
+    "other_tier",
+    "smaller_size",
+    "fewer_frames",
+)
+
+
+class VideoError(BaseModel):
+    code: str
+    message: str
+
+
+class Usage(BaseModel):
+    gpu_seconds: float = Field(description="seconds in the denoiser")
+
+
+class Downgrade(BaseModel):
+    """What was done otherwise than asked because memory ran out."""
+
+    step: str = Field(
+        description="smaller_size and fewer_frames change the video; decode_chunk, chunked_unet,"
+        " fewer_rows, solo_rows and other_tier change no pixel"
+    )
+    detail: str
+
+    @classmethod
+    def of(cls, events: Iterable[JobEvent]) -> list["Downgrade"]:
+        return [cls(step=e.kind, detail=e.detail) for e in events if e.kind in MEMORY_LADDER]
+
+
+class VideoFeedback(BaseModel):
+    """What a person thinks of a video; the last word counts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rating: int = Field(ge=-1, le=1, strict=True, description="-1 bad, 0 indifferent, 1 good")
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(
+        default_factory=list, max_length=16
+    )
+
+    @classmethod
+    def of(cls, feedback: Feedback) -> "VideoFeedback":
+        return cls(rating=feedback.rating, tags=list(feedback.tags))
+
+
+class Video(BaseModel):
+    """A job as its caller sees it."""
+
+    id: str
+    object: Literal["video"] = "video"
+    model: str
+    status: JobStatus
+    progress: int = Field(description="percent")
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None
+    prompt: str
+    size: str
+    seconds: str
+    remixed_from_video_id: str | None = None
+    error: VideoError | None
+    stage: str | None
+    step: int
+    steps: int
+    queue_position: int | None
+    eta_seconds: float | None = Field(description="until it is completed, as foreseen now")
+    attempt: int
+    tier: str | None = Field(description="class of GPU that makes or made it")
+    seed: int
+    preset: str
+    priority: Priority
+    downgrades: list[Downgrade]
+    num_frames: int
+    fps: float = Field(description="playback rate of generated frames")
+    output_num_frames: int = Field(description="in the file, interpolated ones included")
+    output_fps: float = Field(description="playback rate of the file")
+    timings: dict[str, float]
+    usage: Usage | None
+    sku: str | None
+    metadata: dict[str, str]
+    warnings: list[str] = Field(description="what about the photo may spoil the video")
+    feedback: VideoFeedback | None
+
+    @classmethod
+    def of(
+        cls,
+        job: Job,
+        queue_position: int | None = None,
+        eta_seconds: float | None = None,
+        kept_s: float | None = None,
+    ) -> "Video":
+        """`kept_s`: how long results are kept; None: for ever."""
+        request, sampling, output = job.request, job.request.sampling, job.request.output
+        result = job.result
+        played = (sampling.num_frames - 1) * (output.inbetweens + 1) + 1
+        width, height = sampling.width, sampling.height
+        if result is not None:  # it may be a smaller clip than was asked for
+            width, height, played = result.width, result.height, result.frames
+        output_fps = output.fps * (output.inbetweens + 1)
+        return cls(
+            id=job.id,
+            model=request.model,
+            status=job.status,
+            progress=_percent(job),
+            created_at=int(job.created_at),
+            completed_at=None if job.completed_at is None else int(job.completed_at),
+            expires_at=_expires_at(job, kept_s),
+            prompt=sampling.prompt,
+            size=f"{width}x{height}",
+            seconds=f"{played / output_fps:g}",
+            error=(
+                VideoError(code=job.error_code, message=job.error_message or job.error_code)
+                if job.error_code and job.status is JobStatus.FAILED
+                else None
+            ),
+            stage=job.stage if job.status is JobStatus.IN_PROGRESS else None,
+            step=job.step if result is None else sampling.num_inference_steps,
+            steps=sampling.num_inference_steps,
+            queue_position=queue_position,
+            eta_seconds=None if eta_seconds is None else round(eta_seconds, 1),
+            attempt=job.attempt,
+            tier=job.tier,
+            seed=sampling.seed,
+            preset=request.preset,
+            priority=request.priority,
+            downgrades=Downgrade.of(job.events),
+            num_frames=sampling.num_frames,
+            fps=output.fps,
+            output_num_frames=played,
+            output_fps=output_fps,
+            timings={} if result is None else result.timings,
+            usage=(
+                None if result is None else Usage(gpu_seconds=result.timings.get("denoising", 0.0))
+            ),
+            sku=request.sku,
+            metadata=dict(request.metadata),
+            warnings=list(request.warnings),
+            feedback=job.feedback and VideoFeedback.of(job.feedback),
+        )
+
+
+def _expires_at(job: Job, kept_s: float | None) -> int | None:
+    if job.status is not JobStatus.COMPLETED or job.completed_at is None or kept_s is None:
+        return None
+    return int(job.completed_at + kept_s)
+
+
+_PERCENT_AFTER_DENOISING = {"decoding": 92, "encoding_video": 95, "waiting_storage": 95}
+
+
+def _percent(job: Job) -> int:
+    """Denoising is nearly all of the work: it takes 2 to 90, the rest what is left."""
+    if job.status is JobStatus.COMPLETED:
+        return 100
+    if job.status is not JobStatus.IN_PROGRESS or job.stage is None:
+        return 0
+    done = job.step / job.request.sampling.num_inference_steps
+    return _PERCENT_AFTER_DENOISING.get(job.stage, 2 + int(88 * done))
+
+
+class VideoList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class VideoDeleted(BaseModel):
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: Literal[True] = True

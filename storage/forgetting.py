@@ -1,0 +1,147 @@
+"""Jobs forgotten many at a time, by the rules of `forget`: SQL statements on an open connection."""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, true, update
+
+from storage.database import hold
+from storage.jobs import JobStatus
+from storage.records import ENDED
+from storage.tables import deliveries, files, jobs, purges
+
+Address = tuple[str, str]
+"""Tenant, and the id of a result or the sha256 of a photo."""
+
+
+class _Reference(NamedTuple):
+    seq: int
+    tenant: str
+    job_id: str
+    result_id: str | None
+
+
+def forget_ended(db: Connection, before: float, limit: int, now: float) -> int:
+    """Jobs that ended before then (Unix seconds)."""
+    return _forget(db, jobs.c.status.in_(ENDED) & (jobs.c.completed_at < before), limit, now)
+
+
+def forget_tenant(db: Connection, tenant: str, limit: int, now: float) -> int:
+    """Jobs of a tenant, whatever their state."""
+    return _forget(db, jobs.c.tenant == tenant, limit, now)
+
+
+def _forget(db: Connection, which: ColumnElement[bool], limit: int, now: float) -> int:
+    rows = _references(db, which, limit)
+    db.execute(delete(jobs).where(jobs.c.seq.in_([row.seq for row in rows])))
+    _note(db, rows, now)
+    return len(rows)
+
+
+def expire_results(db: Connection, before: float, limit: int, now: float) -> int:
+    """Completed jobs of before then (Unix seconds) lose their video; they themselves stay, once
+    their end is recorded: without that and without a result, a rebuild would run them again."""
+    old = (
+        (jobs.c.status == JobStatus.COMPLETED)
+        & (jobs.c.completed_at < before)
+        & jobs.c.result_id.is_not(None)
+        & (jobs.c.recorded == true())
+    )
+    rows = _references(db, old, limit)
+    expired = update(jobs).where(jobs.c.seq.in_([row.seq for row in rows]))
+    db.execute(expired.values(result_id=None))
+    _note(db, rows, now)
+    return len(rows)
+
+
+def _references(db: Connection, which: ColumnElement[bool], limit: int) -> list[_Reference]:
+    columns = jobs.c.seq, jobs.c.tenant, jobs.c.id, jobs.c.result_id
+    query = select(*columns).where(which).limit(limit).with_for_update()
+    return [_Reference(*row) for row in db.execute(query)]
+
+
+def _note(db: Connection, rows: Sequence[_Reference], now: float) -> None:
+    """What has to follow rows that refer to nothing any more: a result goes with the last one."""
+    referred = {(row.tenant, row.result_id) for row in rows if row.result_id is not None}
+    for held in sorted(referred):  # so that nobody refers to it anew before this is noted
+        hold(db, "result", *held)
+    doomed = referred - referred_by_jobs(db, referred)
+    notes = []
+    for row in rows:
+        goes = (row.tenant, row.result_id) in doomed
+        doomed -= {(row.tenant, row.result_id or "")}  # once is enough
+        notes.append(
+            {
+                "tenant": row.tenant,
+                "job_id": row.job_id,
+                "result_id": row.result_id if goes else None,
+                "created_at": now,
+            }
+        )
+    if notes:
+        db.execute(insert(purges), notes)
+
+
+def doom_result(db: Connection, address: Address, job_id: str, now: float) -> bool:
+    """Note a result that no row refers to, made by this job, unless one does by now."""
+    hold(db, "result", *address)
+    if referenced(db, [address]):
+        return False
+    tenant, result_id = address
+    note = {"tenant": tenant, "job_id": job_id, "result_id": result_id, "created_at": now}
+    db.execute(insert(purges).values(note))
+    return True
+
+
+def referenced(db: Connection, results: Collection[Address]) -> set[Address]:
+    """Those that a job refers to, or that are being purged already."""
+    found = referred_by_jobs(db, results)
+    for tenant, ids in _by_tenant(results):
+        noted = (purges.c.tenant == tenant) & purges.c.result_id.in_(ids)
+        found |= {(tenant, i) for i in db.scalars(select(purges.c.result_id).where(noted)) if i}
+    return found
+
+
+def referred_by_jobs(db: Connection, results: Collection[Address]) -> set[Address]:
+    found = set()
+    for tenant, ids in _by_tenant(results):
+        refer = (jobs.c.tenant == tenant) & jobs.c.result_id.in_(ids)
+        distinct = select(jobs.c.result_id).where(refer).distinct()
+        found |= {(tenant, result_id) for result_id in db.scalars(distinct) if result_id}
+    return found
+
+
+def used_photos(db: Connection, photos: Collection[Address], since: float) -> set[Address]:
+    """Those that a file is, or a job needs that has not ended, or ended after then."""
+    found = set()
+    for tenant, ids in _by_tenant(photos):
+        in_use = jobs.c.status.not_in(ENDED) | (jobs.c.completed_at >= since)
+        needed = (jobs.c.tenant == tenant) & jobs.c.photo_sha256.in_(ids) & in_use
+        kept = (files.c.tenant == tenant) & files.c.sha256.in_(ids)
+        either = select(jobs.c.photo_sha256).where(needed).union(select(files.c.sha256).where(kept))
+        found |= {(tenant, sha256) for sha256 in db.scalars(either) if sha256}
+    return found
+
+
+def known_photos(db: Connection, photos: Collection[Address]) -> set[Address]:
+    """Those that some job was made of."""
+    found = set()
+    for tenant, ids in _by_tenant(photos):
+        made = (jobs.c.tenant == tenant) & jobs.c.photo_sha256.in_(ids)
+        distinct = select(jobs.c.photo_sha256).where(made).distinct()
+        found |= {(tenant, sha256) for sha256 in db.scalars(distinct) if sha256}
+    return found
+
+
+def forget_deliveries(db: Connection, before: float, limit: int) -> int:
+    """Webhooks that are over and were made before then (Unix seconds)."""
+    over = deliveries.c.due_at.is_(None) & (deliveries.c.created_at < before)
+    seqs = select(deliveries.c.seq).where(over).limit(limit).scalar_subquery()
+    return db.execute(delete(deliveries).where(deliveries.c.seq.in_(seqs))).rowcount
+
+
+def _by_tenant(addresses: Iterable[Address]) -> list[tuple[str, list[str]]]:
+    grouped: dict[str, list[str]] = {}
+    for tenant, what in addresses:
+        grouped.setdefault(tenant, []).append(what)
+    return list(grouped.items())

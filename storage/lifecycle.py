@@ -1,0 +1,130 @@
+"""The life of what is kept: deletions are finished, what is old expires, garbage is collected."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from uuid import uuid4
+
+from sqlalchemy import Table, delete
+
+from storage import forgetting, keys
+from storage.birth import knows_since
+from storage.errors import StoreUnavailable
+from storage.job_store import SqlJobStore
+from storage.object_store import ObjectStore
+from storage.orphans import Orphans, pages
+from storage.purging import Purger
+from storage.retention import Report, Retention, Tally
+from storage.tables import api_keys, deliveries, endpoints, files, tenants
+
+_CONNECTIONS = 8
+_BATCH = 500  # rows per transaction: others write in between
+
+
+class Collector:
+    """Keep one per deployment: two would do the same work twice, though nothing worse. `clock` is
+    that of the job store, in Unix seconds."""
+
+    def __init__(
+        self,
+        jobs: SqlJobStore,
+        objects: ObjectStore,
+        retention: Retention,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = jobs.database
+        self._objects, self._retention, self._clock = objects, retention, clock
+        self._pool = ThreadPoolExecutor(_CONNECTIONS, "collector")
+        self._purger = Purger(jobs, objects, self._pool, clock)
+        knows_since(self._database, clock())
+
+    def run_once(self) -> Report:
+        """Everything that is due. Costs a listing of the whole bucket: run it every hour or so.
+        Raises StoreUnavailable; a later run goes on with what is left."""
+        tally = Tally()
+        self.expire(tally)
+        orphans = Orphans(
+            self._database,
+            self._objects,
+            self._pool,
+            self._retention,
+            self._clock(),
+            self._store_now(),
+            knows_since(self._database, self._clock()),
+            tally,
+        )
+        orphans.collect_results()  # before the purges, which are how these are deleted
+        self._purger.run(tally)
+        orphans.collect_records()
+        orphans.collect_checkpoints()
+        orphans.collect_attempts()
+        orphans.collect_inputs()
+        return tally.report()
+
+    def finish_purges(self) -> Report:
+        """What was deleted since, of whichever age. Costs a few requests a job and no listing of
+        the bucket: run it every few seconds, since a job with the same result waits for it."""
+        tally = Tally()
+        self._purger.run(tally)
+        return tally.report()
+
+    def expire(self, tally: Tally) -> None:
+        """The job table's part: results, jobs and webhooks whose time is over."""
+        now, kept = self._clock(), self._retention
+        expire = partial(forgetting.expire_results, now=now)
+        forget = partial(forgetting.forget_ended, now=now)
+        for kind, keep_s, step in (
+            ("expired results", kept.results_s, expire),
+            ("jobs", kept.rows_s, forget),
+            ("deliveries", kept.deliveries_s, forgetting.forget_deliveries),
+        ):
+            if keep_s is not None:
+                self._in_batches(kind, tally, partial(step, before=now - keep_s))
+
+    def purge_tenant(self, tenant: str) -> Report:
+        """Everything that is a tenant's. Its keys go first, the tenant itself last; a run that
+        broke off is run again. Raises StoreUnavailable.
+
+        What a worker was writing at that moment is left to the collection of garbage.
+        """
+        tally, now = Tally(), self._clock()
+        self._delete_rows(api_keys, tenant, tally)
+        self._in_batches("jobs", tally, partial(forgetting.forget_tenant, tenant=tenant, now=now))
+        for page in pages(self._objects.iter_objects(keys.results_prefix(tenant))):
+            ids = (info.key.rpartition("/")[2].removesuffix(".json") for info in page)
+            list(self._pool.map(self._purger.delete_result, ((tenant, i) for i in ids)))
+            tally.deleted["results"] += len(page)
+        self._purger.run_tenant(tenant, tally)
+        for page in pages(self._objects.iter_objects(keys.inputs_prefix(tenant))):
+            list(self._pool.map(self._objects.delete, (info.key for info in page)))
+            tally.deleted["inputs"] += len(page)
+        for table in (files, deliveries, endpoints, tenants):
+            self._delete_rows(table, tenant, tally)
+        return tally.report()
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def _in_batches(self, kind: str, tally: Tally, step: Callable[..., int]) -> None:
+        while True:
+            with self._database.writing() as db:
+                done = step(db, limit=_BATCH)
+            tally.deleted[kind] += done
+            if done < _BATCH:
+                return
+
+    def _delete_rows(self, table: Table, tenant: str, tally: Tally) -> None:
+        column = table.c.name if table is tenants else table.c.tenant
+        with self._database.writing() as db:
+            tally.deleted[table.name] += db.execute(delete(table).where(column == tenant)).rowcount
+
+    def _store_now(self) -> float:
+        """Unix seconds by the clock that dates the objects: ours may go differently."""
+        key = f"_probe/{uuid4().hex}"
+        self._objects.put(key, b"", "text/plain")
+        probe = self._objects.stat(key)
+        self._objects.delete(key)
+        if probe is None:
+            raise StoreUnavailable(f"{key} was written and is not there")
+        return probe.modified_at

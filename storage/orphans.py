@@ -1,0 +1,205 @@
+"""Garbage in the bucket: walks over its folders that delete what nobody needs any more.
+
+Ages are told by the store's own clock. Whether somebody needs an object is asked of the job table
+after the object was listed, a page at a time; an object without a row is garbage once it is older
+than the grace period and younger than the table: a table that was lost has no rows either.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Row, select
+
+from storage import forgetting, keys
+from storage.database import Database
+from storage.errors import ObjectNotFound
+from storage.jobs import JobRequest, VideoFile
+from storage.object_store import ObjectInfo, ObjectStore
+from storage.retention import Retention, Tally
+from storage.tables import jobs
+
+_PAGE = 1000
+_OLDER_THAN_TABLE = "older than the job table: `shopreel jobs rebuild` tells whose they are"
+_UNTOLD = "attempts that do not say what they were made for"
+_DAMAGED = "results that cannot be read"
+
+
+@dataclass(frozen=True, slots=True)
+class Orphans:
+    database: Database
+    objects: ObjectStore
+    pool: Executor
+    retention: Retention
+    now: float  # Unix seconds, by the clock of the job table
+    store_now: float  # the same moment by the store's clock
+    complete_since: float  # a job of after this time that has no row was deleted
+    tally: Tally
+
+    def collect_results(self) -> None:
+        """Commits that no job refers to are noted as purges, so that nobody refers to them anew
+        while they go."""
+        for page in self._pages("results/", 3):
+            addresses = {_address(info.key.removesuffix(".json")): info for info in page}
+            with self.database.reading() as db:
+                needed = forgetting.referenced(db, addresses.keys())
+            unneeded = [info for address, info in addresses.items() if address not in needed]
+            for info in self._of_deleted(unneeded):
+                self._doom(_address(info.key.removesuffix(".json")), info.key)
+
+    def collect_records(self) -> None:
+        """What is said in jobs/ of jobs that were deleted."""
+        for page in self._pages("jobs/", 3):
+            rows = self._rows(page)
+            without = [info for info in page if _job_id(info.key) not in rows]
+            self._delete("job records", self._of_deleted(without))
+
+    def collect_checkpoints(self) -> None:
+        for page in self._pages("checkpoints/", 3):
+            old = self._ended_or_gone(page, self._rows(page), self.retention.checkpoints_s)
+            self._delete("checkpoints", old)
+
+    def collect_attempts(self) -> None:
+        """Files of tries that no commit names."""
+        for page in self._pages("attempts/", 4):
+            rows = self._rows(page)
+            old = self._ended_or_gone(page, rows, self.retention.attempts_s)
+            folders = {_folder(info.key) for info in old}
+            makers = [rows.get(_job_id(folder)) for folder in folders]
+            verdicts = self.pool.map(self._is_garbage, folders, makers)
+            garbage = dict(zip(folders, verdicts, strict=True))
+            self.tally.left[_UNTOLD] += sum(verdict is None for verdict in garbage.values())
+            self._delete("attempts", (info for info in old if garbage[_folder(info.key)]))
+
+    def collect_inputs(self) -> None:
+        """Photos: those that jobs and files have in common go with the last of them."""
+        keep_s = self.retention.inputs_s
+        if keep_s is None:
+            return
+        oldest = max(keep_s, self.retention.grace_s)
+        for page in self._pages("inputs/", 3, oldest):
+            addresses = {_address(info.key): info for info in page}
+            with self.database.reading() as db:
+                used = forgetting.used_photos(db, addresses.keys(), self.now - keep_s)
+                unused = addresses.keys() - used
+                known = forgetting.known_photos(db, unused)
+            unknown = self._of_deleted(addresses[address] for address in unused - known)
+            doomed = [*(addresses[address] for address in known), *unknown]
+            # Uploaded again a moment ago, its row may be still to come. What remains open is the
+            # way from this answer to the deletion.
+            fresh = self.pool.map(lambda info: self.objects.stat(info.key), doomed)
+            self._delete("inputs", (i for i in fresh if i and self._age(i) > oldest))
+
+    def _doom(self, address: tuple[str, str], key: str) -> None:
+        try:
+            commit = VideoFile.from_json(self.objects.get(key))
+        except ObjectNotFound:
+            return
+        except (ValueError, TypeError):
+            self.tally.left[_DAMAGED] += 1
+            return
+        maker = _job_id(commit.video_key)
+        with self.database.writing() as db:
+            row = db.execute(select(jobs.c.status).where(jobs.c.id == maker)).first()
+            if row is not None and not row.status.is_terminal:
+                return  # it has committed, and is still to be told so
+            self.tally.deleted["results"] += forgetting.doom_result(db, address, maker, self.now)
+
+    def _ended_or_gone(
+        self, page: list[ObjectInfo], rows: Mapping[str, Row[Any]], keep_s: float | None
+    ) -> list[ObjectInfo]:
+        """Those of jobs that ended so long ago, and those of deleted jobs."""
+        without = [info for info in page if _job_id(info.key) not in rows]
+        old = list(self._of_deleted(without))
+        for info in page:
+            row = rows.get(_job_id(info.key))
+            if keep_s is None or row is None or not row.status.is_terminal:
+                continue
+            ended_s = self.now - row.completed_at
+            if min(ended_s, self._age(info)) > keep_s:
+                old.append(info)
+        return old
+
+    def _is_garbage(self, folder: str, row: Row[Any] | None) -> bool | None:
+        """Whether no commit names the files of this try; None: there is no telling. They may belong
+        to the result of other jobs, even where their own was deleted before they were committed."""
+        if row is not None and row.result_id is not None:
+            named = VideoFile.from_json(row.result.encode()).video_key
+            if named.startswith(folder):
+                return False
+        try:
+            manifest = json.loads(self.objects.get(f"{folder}manifest.json"))
+        except ObjectNotFound:
+            return True  # it died before it had all files: nothing to commit
+        except ValueError:
+            return None
+        if "result_id" in manifest:
+            address = manifest["tenant"], manifest["result_id"]
+        elif row is not None:
+            address = row.tenant, JobRequest.from_json(row.request.encode()).result_id
+        else:
+            return None
+        try:
+            commit = VideoFile.from_json(self.objects.get(keys.result_key(*address)))
+        except ObjectNotFound:
+            return True
+        except (ValueError, TypeError):
+            return None
+        return not commit.video_key.startswith(folder)
+
+    def _of_deleted(self, without_row: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+        """Less those that may be of jobs whose rows were lost. The grace period allows for the two
+        clocks going differently."""
+        for info in without_row:
+            if info.modified_at - self.retention.grace_s > self.complete_since:
+                yield info
+            else:
+                self.tally.left[_OLDER_THAN_TABLE] += 1
+
+    def _rows(self, page: Iterable[ObjectInfo]) -> dict[str, Row[Any]]:
+        query = select(jobs).where(jobs.c.id.in_({_job_id(info.key) for info in page}))
+        with self.database.reading() as db:
+            return {row.id: row for row in db.execute(query)}
+
+    def _delete(self, kind: str, doomed: Iterable[ObjectInfo]) -> None:
+        doomed = list(doomed)
+        list(self.pool.map(lambda info: self.objects.delete(info.key), doomed))
+        self.tally.deleted[kind] += len(doomed)
+        self.tally.bytes_freed += sum(info.size_bytes for info in doomed)
+
+    def _age(self, info: ObjectInfo) -> float:
+        return self.store_now - info.modified_at
+
+    def _pages(
+        self, prefix: str, depth: int, older_s: float | None = None
+    ) -> Iterator[list[ObjectInfo]]:
+        """Past the grace period, or so old. What has another depth is nobody's of us."""
+        age_s = self.retention.grace_s if older_s is None else older_s
+        return pages(
+            info
+            for info in self.objects.iter_objects(prefix)
+            if self._age(info) > age_s and info.key.count("/") == depth - 1
+        )
+
+
+def pages(listing: Iterable[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
+    """At most a thousand each: a bucket's worth of keys does not fit into memory."""
+    rest = iter(listing)
+    while page := list(islice(rest, _PAGE)):
+        yield page
+
+
+def _job_id(key: str) -> str:
+    return key.split("/")[1]
+
+
+def _folder(key: str) -> str:
+    return key.rpartition("/")[0] + "/"
+
+
+def _address(key: str) -> tuple[str, str]:
+    _, tenant, what = key.split("/")
+    return tenant, what

@@ -1,0 +1,30 @@
+"""An operator's look at the jobs of all tenants."""
+
+from sqlalchemy import select
+
+from storage.database import Database
+from storage.errors import JobNotFound
+from storage.jobs import Job, JobStatus
+from storage.tables import jobs, to_job
+
+
+def newest(
+    database: Database, limit: int, tenant: str | None = None, status: JobStatus | None = None
+) -> list[Job]:
+    """The last created first."""
+    query = select(jobs).order_by(jobs.c.seq.desc()).limit(limit)
+    if tenant is not None:
+        query = query.where(jobs.c.tenant == tenant)
+    if status is not None:
+        query = query.where(jobs.c.status == status)
+    with database.reading() as db:
+        return [to_job(row) for row in db.execute(query)]
+
+
+def one(database: Database, job_id: str) -> Job:
+    """Whosever it is. Raises JobNotFound."""
+    with database.reading() as db:
+        row = db.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+    if row is None:
+        raise JobNotFound(job_id)
+    return to_job(row)

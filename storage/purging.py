@@ -1,0 +1,110 @@
+"""What follows a deleted job: its objects, and its result when no other job refers to that."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+
+from sqlalchemy import delete, select
+
+from storage import keys
+from storage.errors import ObjectNotFound
+from storage.job_contract import Purge
+from storage.job_store import SqlJobStore
+from storage.jobs import VideoFile
+from storage.object_store import ObjectStore
+from storage.retention import Tally
+from storage.tables import jobs, purges
+
+_BATCH = 200
+_LINGER_S = 60.0
+"""A worker that read the commit just before it was deleted tells the job table within this time
+(it retries for 47 s while that is away), and has to find the note that refuses it."""
+
+
+class Purger:
+    """Finishes noted deletions. Keep one per process: it knows whose objects are gone already."""
+
+    def __init__(
+        self,
+        store: SqlJobStore,
+        objects: ObjectStore,
+        pool: Executor,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store, self._objects, self._pool, self._clock = store, objects, pool, clock
+        self._gone_at: dict[int, float] = {}  # seq of a note -> when its objects were deleted
+
+    def run(self, tally: Tally) -> None:
+        """Where this fails or is killed, the notes stand and the next run does it all again."""
+        last = 0
+        while batch := self._batch(last):
+            last = batch[-1].seq
+            new = [purge for purge in batch if purge.seq not in self._gone_at]
+            self._delete_objects(new)
+            tally.deleted["purged jobs"] += len(new)
+            self._gone_at |= dict.fromkeys((purge.seq for purge in new), self._clock())
+            self._forget(purge for purge in batch if self._is_over(purge))
+
+    def run_tenant(self, tenant: str, tally: Tally) -> None:
+        """All notes of a tenant that has no jobs any more, and so nobody to come for a result."""
+        while batch := self._batch(0, tenant):
+            self._delete_objects(batch)
+            list(self._pool.map(self._delete_attempts, batch))
+            tally.deleted["purged jobs"] += len(batch)
+            self._forget(batch)
+
+    def _batch(self, after: int, tenant: str | None = None) -> list[Purge]:
+        columns = purges.c.seq, purges.c.tenant, purges.c.job_id, purges.c.result_id
+        query = select(*columns).where(purges.c.seq > after).order_by(purges.c.seq).limit(_BATCH)
+        if tenant is not None:
+            query = query.where(purges.c.tenant == tenant)
+        with self._store.database.reading() as db:
+            return [Purge(*row) for row in db.execute(query)]
+
+    def _is_over(self, purge: Purge) -> bool:
+        linger_s = 0.0 if purge.result_id is None else _LINGER_S
+        return self._clock() - self._gone_at[purge.seq] >= linger_s
+
+    def _forget(self, over: Iterable[Purge]) -> None:
+        seqs = [purge.seq for purge in over]
+        with self._store.database.writing() as db:
+            db.execute(delete(purges).where(purges.c.seq.in_(seqs)))
+        for seq in seqs:
+            self._gone_at.pop(seq, None)
+
+    def _delete_objects(self, batch: list[Purge]) -> None:
+        with self._store.database.reading() as db:
+            # A row stands where only the result has expired.
+            rows = select(jobs.c.id).where(jobs.c.id.in_([purge.job_id for purge in batch]))
+            standing = set(db.scalars(rows))
+        gone = [purge.job_id for purge in batch if purge.job_id not in standing]
+        doomed = [(purge.tenant, purge.result_id) for purge in batch if purge.result_id]
+        list(self._pool.map(self.delete_result, doomed))
+        list(self._pool.map(self._delete_job, gone))
+
+    def delete_result(self, address: tuple[str, str]) -> None:
+        """The commit first: what it names must be there for as long as it stands."""
+        key = keys.result_key(*address)
+        try:
+            commit = VideoFile.from_json(self._objects.get(key))
+        except ObjectNotFound:
+            return  # its files are now like any other attempt's that no commit names
+        except (ValueError, TypeError):
+            named = []  # so are those of one that nobody can read
+        else:
+            named = [
+                commit.video_key,
+                commit.poster_key,
+                commit.spritesheet_key,
+                commit.manifest_key,
+            ]
+        for doomed in (key, *named):
+            self._objects.delete(doomed)
+
+    def _delete_job(self, job_id: str) -> None:
+        # Not its attempts/: one may be about to be committed, and then other jobs may refer to it.
+        # The collection of garbage tells when that cannot be any more.
+        self._objects.delete_prefix(keys.checkpoints_prefix(job_id))
+        self._objects.delete_prefix(keys.job_prefix(job_id))
+
+    def _delete_attempts(self, purge: Purge) -> None:
+        self._objects.delete_prefix(keys.attempts_prefix(purge.job_id))

@@ -1,0 +1,233 @@
+"""The job table made again from the object store: what was asked, what was committed, how it ended.
+
+Rows that exist are left as they are, so a rebuild may run at any time, and again after it failed.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, tuple_
+from sqlalchemy.exc import IntegrityError
+
+from storage import keys, outbox
+from storage.birth import note_rebuilt
+from storage.errors import ObjectNotFound, StoreUnavailable
+from storage.job_store import SqlJobStore
+from storage.jobs import JobStatus, VideoFile
+from storage.object_store import ObjectInfo, ObjectStore
+from storage.records import JobEnd, JobRecord, RecordDamaged
+from storage.references import is_being_purged
+from storage.tables import jobs, purges
+
+_BATCH = 200  # jobs per transaction
+_CONNECTIONS = 16
+_COMPLAINTS_KEPT = 100
+_NUMBER = re.compile(r"(?:attempts|checkpoints)/[^/]+/(\d+)[/.]")
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild found under jobs/."""
+
+    restored: dict[JobStatus, int]  # rows made again, by status
+    standing: int  # jobs that have a row
+    damaged: int  # jobs that are not restored
+    complaints: tuple[str, ...]  # why not; the first hundred
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    job_id: str
+    request: ObjectInfo
+    has_end: bool
+
+
+def rebuild(
+    store: SqlJobStore, objects: ObjectStore, now: float, report: Callable[[int, int], None]
+) -> Rebuilt:
+    """Restore every job that has no row. Reports (jobs seen, rows restored) as it goes.
+
+    Where nothing was damaged, the table counts as whole from `now` (Unix seconds) on: what has no
+    row may be collected. Raises StoreUnavailable; running it again goes on from there.
+    """
+    restored = dict.fromkeys(JobStatus, 0)
+    standing, complaints, damaged, seen = 0, [], 0, 0
+    # Ids begin with the time, so the order of the keys is that of creation, near enough.
+    found_jobs = _found(objects.iter_objects("jobs/"))
+    with ThreadPoolExecutor(_CONNECTIONS, "rebuild") as pool:
+        while batch := list(islice(found_jobs, _BATCH)):
+            seen += len(batch)
+            known, deleted = _known(store, batch)
+            standing += len(known)
+            missing = [found for found in batch if found.job_id not in known | deleted]
+            rows = []
+            for row in pool.map(lambda found: _read(objects, found), missing):
+                if isinstance(row, RecordDamaged):
+                    damaged += 1
+                    complaints.append(str(row))
+                elif row is not None:
+                    rows.append(row)
+            for row in _insert(store, rows, now):
+                restored[row["status"]] += 1
+            report(seen, sum(restored.values()))
+    if not damaged:
+        note_rebuilt(store.database, now)
+    return Rebuilt(restored, standing, damaged, tuple(complaints[:_COMPLAINTS_KEPT]))
+
+
+def _found(listing: Iterator[ObjectInfo]) -> Iterator[_Found]:
+    """A folder without a request belongs to a job that is being deleted."""
+    for job_id, folder in groupby(listing, lambda info: info.key.split("/")[1]):
+        files = {info.key: info for info in folder}
+        request = files.get(f"jobs/{job_id}/request.json")
+        if request is not None:
+            yield _Found(job_id, request, f"jobs/{job_id}/end.json" in files)
+
+
+def _known(store: SqlJobStore, batch: Sequence[_Found]) -> tuple[set[str], set[str]]:
+    """Jobs that have a row, and those whose deletion is not finished."""
+    ids = [found.job_id for found in batch]
+    with store.database.reading() as db:
+        return (
+            set(db.scalars(select(jobs.c.id).where(jobs.c.id.in_(ids)))),
+            set(db.scalars(select(purges.c.job_id).where(purges.c.job_id.in_(ids)))),
+        )
+
+
+def _read(objects: ObjectStore, found: _Found) -> dict[str, Any] | RecordDamaged | None:
+    """The row of a job; None when it was deleted meanwhile."""
+    key = found.request.key
+    try:
+        record = JobRecord.from_json(objects.get(key), found.request.modified_at)
+        if record.request.id != found.job_id:
+            raise ValueError(f"it is of job {record.request.id}")
+        commit_key = key = keys.result_key(record.request.tenant, record.request.result_id)
+        commit = _commit(objects, commit_key)
+        if found.has_end:
+            key = keys.end_key(found.job_id)
+            end = JobEnd.from_json(objects.get(key))
+            return _row(record) | _ended(end, commit)
+    except ObjectNotFound:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        return RecordDamaged(key, f"{type(error).__name__}: {error}")
+    if commit is None:
+        # One more: a try that has left nothing yet may still run, and must not meet the next one.
+        return _row(record) | {"attempt": _last_attempt(objects, found.job_id) + 1}
+    written = objects.stat(commit_key)
+    return _row(record) | {
+        "status": JobStatus.COMPLETED,
+        "completed_at": written.modified_at if written else record.created_at,
+        "result": commit.to_json().decode(),
+        "result_id": commit.result_id,
+    }
+
+
+def _commit(objects: ObjectStore, key: str) -> VideoFile | None:
+    try:
+        return VideoFile.from_json(objects.get(key))
+    except ObjectNotFound:
+        return None
+
+
+def _last_attempt(objects: ObjectStore, job_id: str) -> int:
+    """The highest number under which a try has left something; 0: none."""
+    prefixes = keys.attempts_prefix(job_id), keys.checkpoints_prefix(job_id)
+    left = (info.key for prefix in prefixes for info in objects.iter_objects(prefix))
+    return max((int(match[1]) for match in map(_NUMBER.match, left) if match), default=0)
+
+
+def _row(record: JobRecord) -> dict[str, Any]:
+    """Of a job that waits. The same columns for every job: rows are inserted together."""
+    request, idempotency = record.request, record.idempotency
+    return {
+        "id": request.id,
+        "tenant": request.tenant,
+        "idempotency_key": idempotency and idempotency.key,
+        "fingerprint": idempotency and idempotency.fingerprint,
+        "request": request.to_json().decode(),
+        "sku": request.sku,
+        "priority": request.priority,
+        "deadline_at": request.deadline_at,
+        "photo_sha256": request.photo_sha256,
+        "status": JobStatus.QUEUED,
+        "created_at": record.created_at,
+        "started_at": None,
+        "completed_at": None,
+        "attempt": 0,
+        "tier": None,
+        "step": 0,
+        "result": None,
+        "result_id": None,
+        "error_code": None,
+        "error_message": None,
+        "events": "[]",
+        "feedback": None,
+        "recorded": False,
+    }
+
+
+def _ended(end: JobEnd, commit: VideoFile | None) -> dict[str, Any]:
+    # Its result may have expired, and another job made the same one anew since.
+    kept = end.result and commit and end.result.video_key == commit.video_key
+    return {
+        "status": end.status,
+        "completed_at": end.completed_at,
+        "started_at": end.started_at,
+        "attempt": end.attempt,
+        "tier": end.tier,
+        "step": end.step,
+        "result": end.result and end.result.to_json().decode(),
+        "result_id": end.result.result_id if kept and end.result else None,
+        "error_code": end.error_code,
+        "error_message": end.error_message,
+        "events": json.dumps([asdict(event) for event in end.events]),
+        "feedback": json.dumps(asdict(end.feedback)) if end.feedback else None,
+        "recorded": True,
+    }
+
+
+def _insert(store: SqlJobStore, rows: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
+    """Those that no one has inserted meanwhile."""
+    if not rows:
+        return []
+    try:
+        with store.database.writing() as db:
+            ids = [row["id"] for row in rows]
+            known = set(db.scalars(select(jobs.c.id).where(jobs.c.id.in_(ids))))
+            fresh = [row for row in rows if row["id"] not in known]
+            fresh.sort(key=itemgetter("created_at"))
+            _drop_taken_keys(db, fresh)
+            for row in fresh:
+                if row["result_id"] and is_being_purged(db, row["tenant"], row["result_id"]):
+                    row["result_id"] = None
+            if fresh:
+                made = db.execute(insert(jobs).returning(*jobs.c), fresh).all()
+                # It was completed and the table lost before that was recorded: its caller may not
+                # have heard.
+                outbox.announce(
+                    db, [row for row in made if row.result_id and not row.recorded], now
+                )
+    except IntegrityError as error:  # Postgres: a job was created under one of the keys just now
+        raise StoreUnavailable(f"job table: {error.orig}") from error
+    return fresh
+
+
+def _drop_taken_keys(db: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """An idempotency key names one job: the one that has a row, else the oldest."""
+    named = [(r["tenant"], r["idempotency_key"]) for r in rows if r["idempotency_key"] is not None]
+    columns = jobs.c.tenant, jobs.c.idempotency_key
+    rows_with_one = db.execute(select(*columns).where(tuple_(*columns).in_(named)))
+    taken = {(tenant, key) for tenant, key in rows_with_one}
+    for row in rows:
+        name = row["tenant"], row["idempotency_key"]
+        if name in taken:
+            row |= {"idempotency_key": None, "fingerprint": None}
+        elif row["idempotency_key"] is not None:
+            taken.add(name)

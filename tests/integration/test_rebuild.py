@@ -1,0 +1,267 @@
+"""The job table made again from a real S3 server after its file was lost."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from storage import keys
+from storage.deliveries import SqlDeliveries
+from storage.errors import IdempotencyConflict
+from storage.job_contract import Idempotency
+from storage.job_store import SqlJobStore
+from storage.jobs import Attempt, Feedback, Job, JobEvent, JobStatus
+from storage.lifecycle import Collector
+from storage.object_store import ObjectStoreConfig, S3ObjectStore
+from storage.rebuild import Rebuilt, rebuild
+from storage.records import JobEnd, JobRecord, record_ends
+from storage.retention import Retention
+from tests.integration.bucket import commit, put_checkpoint, put_files, record, request_of
+from tests.sample_jobs import Clock, lease_one, sqlite_url, store_config
+
+KEY = Idempotency("key-1", "f" * 64)
+
+
+class Bench:
+    """A job store that can be lost, over a bucket that stays."""
+
+    def __init__(self, folder: Path, s3: ObjectStoreConfig) -> None:
+        self.folder, self.clock = folder, Clock()
+        self.objects = S3ObjectStore(s3)
+        self.store = SqlJobStore(store_config(sqlite_url(folder)), self.clock)
+
+    def lose(self) -> None:
+        self.store.close()
+        for file in self.folder.glob("jobs.sqlite*"):
+            file.unlink()
+        self.store = SqlJobStore(store_config(sqlite_url(self.folder)), self.clock)
+
+    def rebuild(self, report: Callable[[int, int], None] = lambda seen, made: None) -> Rebuilt:
+        return rebuild(self.store, self.objects, self.clock(), report)
+
+    def create(self, job_id: str, photo: str, idempotency: Idempotency | None = None) -> Job:
+        self.clock.now += 1
+        job = self.store.create(request_of(job_id, photo), idempotency)
+        data = JobRecord(job.request, idempotency, job.created_at).to_json()
+        self.objects.put(keys.request_key(job_id), data, "application/json")
+        return job
+
+    def lease(self) -> Attempt:
+        return lease_one(self.store, self.store.next_epoch())
+
+    def restored(self, job_id: str) -> Job:
+        return self.store.get("shop", job_id)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, s3: ObjectStoreConfig) -> Bench:
+    return Bench(tmp_path, s3)
+
+
+def same(before: Job, after: Job) -> bool:
+    """Revisions begin anew, and an attempt of a lost Dispatcher is nobody's."""
+    unlike = {"rev": 0, "epoch": 0, "lease_until": None, "stage": None, "predicted_at": None}
+    return replace(before, **unlike) == replace(after, **unlike)  # type: ignore[arg-type]
+
+
+def test_every_state_comes_back(bench: Bench) -> None:
+    event = JobEvent(5.0, "preempted", "a node left")
+    bench.create("1-done", "a", KEY)
+    done = bench.lease()
+    bench.store.complete(done, commit(bench.objects, request_of("1-done", "a")), [event])
+    bench.store.rate("shop", "1-done", Feedback(1, ("sharp",), 9.0))
+    bench.create("2-failed", "b")
+    bench.store.fail(bench.lease(), "out_of_memory", "too big", [event])
+    bench.create("3-cancelled", "c")
+    bench.store.cancel("shop", "3-cancelled")
+    bench.create("4-running", "d")
+    bench.lease()
+    put_files(bench.objects, request_of("4-running", "d"), 1)
+    put_checkpoint(bench.objects, "4-running", 3)
+    bench.create("5-queued", "e")
+    bench.create("6-unrecorded", "f")
+    assert record_ends(bench.store.database, bench.objects, 100) == 3
+    assert record_ends(bench.store.database, bench.objects, 100) == 0
+    commit(bench.objects, request_of("6-unrecorded", "f"))
+    before = {job.id: job for job in bench.store.list_jobs("shop", limit=100)}
+    bench.lose()
+    seen = []
+    found = bench.rebuild(lambda *progress: seen.append(progress))
+    assert found.restored == {
+        JobStatus.QUEUED: 2,
+        JobStatus.IN_PROGRESS: 0,
+        JobStatus.COMPLETED: 2,
+        JobStatus.FAILED: 1,
+        JobStatus.CANCELLED: 1,
+    }
+    assert seen == [(6, 6)]
+    for job_id in ("1-done", "2-failed", "3-cancelled"):
+        assert same(before[job_id], bench.restored(job_id))
+    running, queued = bench.restored("4-running"), bench.restored("5-queued")
+    assert (running.status, running.attempt) == (JobStatus.QUEUED, 4)
+    assert (queued.status, queued.attempt) == (JobStatus.QUEUED, 1)
+    assert queued.created_at == before["5-queued"].created_at
+    unrecorded = bench.restored("6-unrecorded")
+    assert unrecorded.status is JobStatus.COMPLETED
+    assert unrecorded.result is not None
+    assert bench.objects.get(unrecorded.result.video_key) == b"attempts/6-unrecorded/1/"
+    in_order = [job.id for job in bench.store.list_jobs("shop", limit=100, order="asc")]
+    assert in_order == sorted(before)
+    assert bench.lease() == Attempt("4-running", 5, 1)  # it finds the checkpoint of try 3
+
+
+def test_a_second_rebuild_changes_nothing(bench: Bench) -> None:
+    for number in range(3):
+        bench.create(f"job-{number}", str(number))
+    bench.lose()
+    assert sum(bench.rebuild().restored.values()) == 3
+    bench.store.cancel("shop", "job-1")
+    before = bench.store.list_jobs("shop", limit=10)
+    again = bench.rebuild()
+    assert (sum(again.restored.values()), again.standing) == (0, 3)
+    assert bench.store.list_jobs("shop", limit=10) == before
+
+
+def test_idempotency_keys_come_back(bench: Bench) -> None:
+    bench.create("a", "a", KEY)
+    bench.lose()
+    bench.rebuild()
+    assert bench.store.create(request_of("b", "b"), KEY).id == "a"
+    with pytest.raises(IdempotencyConflict):
+        bench.store.find("shop", Idempotency(KEY.key, "0" * 64))
+
+
+def test_a_key_used_again_since_the_loss_stays_with_the_new_job(bench: Bench) -> None:
+    bench.create("a", "a", KEY)
+    bench.lose()
+    bench.store.create(request_of("b", "b"), KEY)
+    assert bench.rebuild().restored[JobStatus.QUEUED] == 1
+    found = bench.store.find("shop", KEY)
+    assert found is not None
+    assert found.id == "b"
+
+
+def test_jobs_are_created_while_it_runs(bench: Bench) -> None:
+    for number in range(450):
+        request = request_of(f"old-{number:03}", str(number))
+        record(bench.objects, Job(request=request, status=JobStatus.QUEUED, created_at=number))
+    created: list[str] = []
+    ended = threading.Event()
+
+    def create() -> None:
+        while not ended.is_set():
+            job = bench.store.create(request_of(f"new-{len(created)}", f"new-{len(created)}"))
+            record(bench.objects, job)
+            created.append(job.id)
+
+    creator = threading.Thread(target=create)
+    creator.start()
+    try:
+        found = bench.rebuild()
+    finally:
+        ended.set()
+        creator.join()
+    assert found.restored[JobStatus.QUEUED] == 450
+    assert len(created) > 10
+    everything = bench.store.list_jobs("shop", limit=10_000, order="asc")
+    assert len(everything) == 450 + len(created)
+    assert len({job.id for job in everything}) == len(everything)
+    old = [job.id for job in everything if job.id.startswith("old")]
+    assert old == sorted(old)
+
+
+def test_damaged_records_are_told_and_the_rest_comes_back(bench: Bench) -> None:
+    bench.create("good", "a")
+    for job_id, body in {
+        "cut": b'{"request": {',
+        "empty": b"{}",
+        "list": b"[]",
+        "stranger": JobRecord(request_of("other", "x"), None, 1.0).to_json(),
+    }.items():
+        bench.objects.put(keys.request_key(job_id), body, "application/json")
+    bench.create("odd-end", "b")
+    bench.objects.put(keys.end_key("odd-end"), b'{"status": "queued"}', "application/json")
+    bench.lose()
+    found = bench.rebuild()
+    assert (found.damaged, found.restored[JobStatus.QUEUED]) == (5, 1)
+    for job_id in ("cut", "empty", "list", "stranger", "odd-end"):
+        assert any(f"jobs/{job_id}/" in complaint for complaint in found.complaints)
+    # Their folders are no garbage for that.
+    collector = Collector(
+        bench.store, bench.objects, Retention(grace_s=0.001), lambda: bench.clock.now + 1e10
+    )
+    collector.run_once()
+    collector.close()
+    assert bench.objects.stat(keys.request_key("cut")) is not None
+
+
+def test_records_of_the_first_release_are_read(bench: Bench) -> None:
+    bare = request_of("old", "a").to_json()
+    assert "request" not in json.loads(bare)
+    bench.objects.put(keys.request_key("old"), bare, "application/json")
+    bench.rebuild()
+    written = bench.objects.stat(keys.request_key("old"))
+    assert written is not None
+    assert bench.restored("old").created_at == pytest.approx(written.modified_at, abs=1)
+
+
+def test_deleted_jobs_do_not_come_back(bench: Bench) -> None:
+    bench.create("a", "a")
+    bench.store.delete("shop", "a")  # its objects are not gone yet
+    found = bench.rebuild()
+    assert (sum(found.restored.values()), found.standing) == (0, 0)
+
+
+def test_an_expired_video_stays_expired(bench: Bench) -> None:
+    bench.create("a", "a")
+    attempt = bench.lease()
+    request = request_of("a", "a")
+    bench.store.complete(attempt, commit(bench.objects, request))
+    record_ends(bench.store.database, bench.objects, 10)
+    bench.objects.delete(keys.result_key("shop", request.result_id))
+    commit(bench.objects, request_of("b", "a"))  # another job has made it anew
+    bench.lose()
+    bench.rebuild()
+    assert bench.restored("a").expired
+
+
+def test_a_job_that_was_retried_is_recorded_again(bench: Bench) -> None:
+    bench.create("a", "a")
+    bench.store.fail(bench.lease(), "internal", "broken")
+    record_ends(bench.store.database, bench.objects, 10)
+    bench.store.retry("a")
+    bench.store.complete(bench.lease(), commit(bench.objects, request_of("a", "a"), 2))
+    watched = bench.store.revisions(["a"])
+    assert record_ends(bench.store.database, bench.objects, 10) == 1
+    assert bench.store.revisions(["a"]) == watched  # who watches it hears nothing of this
+    end = JobEnd.from_json(bench.objects.get(keys.end_key("a")))
+    assert (end.status, end.attempt) == (JobStatus.COMPLETED, 2)
+
+
+def test_the_caller_of_a_job_whose_end_was_not_recorded_is_told(bench: Bench) -> None:
+    told = replace(request_of("a", "a"), webhook="https://shop.example/hook")
+    recorded = replace(told, id="b", photo_sha256="b")
+    for request in (told, recorded):
+        record(bench.objects, bench.store.create(request))
+        bench.store.complete(bench.lease(), commit(bench.objects, request))
+    record_ends(bench.store.database, bench.objects, 10)
+    bench.objects.delete(keys.end_key("a"))
+    bench.lose()
+    bench.rebuild()
+    deliveries = SqlDeliveries(bench.store.database)
+    assert [len(deliveries.of_job(job_id)) for job_id in ("a", "b")] == [1, 0]
+
+
+def test_what_has_no_row_after_a_rebuild_is_garbage(bench: Bench) -> None:
+    put_checkpoint(bench.objects, "unknown", 1)
+    retention = Retention(grace_s=0.001)
+    later = Collector(bench.store, bench.objects, retention, lambda: bench.clock.now + 1e10)
+    time.sleep(1.1)  # the store tells whole seconds
+    assert later.run_once().deleted["checkpoints"] == 0
+    bench.rebuild()
+    assert later.run_once().deleted["checkpoints"] == 1
+    later.close()

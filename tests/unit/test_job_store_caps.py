@@ -1,0 +1,86 @@
+"""The JobStore contract, on SQLite and Postgres: how many jobs may be there."""
+
+import pytest
+
+from storage.errors import QueueFull, QuotaExceeded
+from storage.job_contract import Caps
+from storage.job_store import Idempotency, JobStore
+from storage.jobs import JobStatus
+from tests.sample_jobs import VIDEO, Clock, lease_one, make_request
+
+
+def test_a_full_queue_takes_no_more(store: JobStore) -> None:
+    caps = Caps(queued=2)
+    store.create(make_request("a"), caps=caps)
+    store.create(make_request("b", "rival"), caps=caps)
+    with pytest.raises(QueueFull, match="2 jobs wait already"):
+        store.create(make_request("c", "third"), caps=caps)
+    assert store.queued() == 2
+    lease_one(store, store.next_epoch())  # what runs waits no more
+    store.create(make_request("c", "third"), caps=caps)
+
+
+def test_a_tenant_may_queue_so_many(store: JobStore) -> None:
+    caps = Caps(tenant_queued=1)
+    store.create(make_request("a"), caps=caps)
+    with pytest.raises(QuotaExceeded, match="queued jobs: 1") as refused:
+        store.create(make_request("b"), caps=caps)
+    assert (refused.value.quota, refused.value.limit) == ("queued_jobs", 1)
+    assert refused.value.retry_after_s > 0
+    store.create(make_request("c", "rival"), caps=caps)
+    lease_one(store, store.next_epoch())
+    store.create(make_request("b"), caps=caps)
+
+
+def test_a_tenant_may_have_so_many_unfinished(store: JobStore) -> None:
+    caps = Caps(tenant_unfinished=2)
+    store.create(make_request("a"), caps=caps)
+    attempt = lease_one(store, store.next_epoch())
+    store.create(make_request("b"), caps=caps)
+    with pytest.raises(QuotaExceeded) as refused:
+        store.create(make_request("c"), caps=caps)
+    assert refused.value.quota == "unfinished_jobs"
+    store.complete(attempt, VIDEO)
+    store.create(make_request("c"), caps=caps)
+
+
+def test_a_tenant_may_create_so_many_in_a_minute(store: JobStore, clock: Clock) -> None:
+    caps = Caps(tenant_creates_per_minute=2)
+    store.create(make_request("a"), caps=caps)
+    clock.now += 20
+    store.create(make_request("b"), caps=caps)
+    store.cancel("shop", "a")  # the rate is that of creation, whatever becomes of it
+    clock.now += 15
+    with pytest.raises(QuotaExceeded) as refused:
+        store.create(make_request("c"), caps=caps)
+    assert (refused.value.quota, refused.value.retry_after_s) == ("creates_per_minute", 25)
+    store.create(make_request("x", "rival"), caps=caps)
+    clock.now += refused.value.retry_after_s
+    store.create(make_request("c"), caps=caps)
+
+
+@pytest.mark.parametrize(
+    "none",
+    [
+        Caps(queued=0),
+        Caps(tenant_queued=0),
+        Caps(tenant_unfinished=0),
+        Caps(tenant_creates_per_minute=0),
+    ],
+)
+def test_a_cap_of_none_lets_nothing_in(store: JobStore, none: Caps) -> None:
+    with pytest.raises((QueueFull, QuotaExceeded)):
+        store.create(make_request("a"), caps=none)
+    assert store.counts() == dict.fromkeys(JobStatus, 0)
+
+
+def test_repeats_and_results_that_are_there_pass_every_cap(store: JobStore) -> None:
+    first = store.create(make_request("a"), Idempotency("key", "body"))
+    full = Caps(0, 0, 0, 0)
+    assert store.create(make_request("b"), Idempotency("key", "body"), caps=full) == first
+    assert store.create(make_request("a"), caps=full) == first
+    done = store.create(make_request("c"), caps=full, result=VIDEO)
+    assert done.status is JobStatus.COMPLETED
+    store.delete("shop", "c")
+    with pytest.raises(QueueFull):  # its result is going: it would be work
+        store.create(make_request("d"), caps=full, result=VIDEO)

@@ -1,0 +1,108 @@
+"""The job table with a long backlog: choosing costs the same, counted and not timed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import insert, text
+
+from diffusion.params import Priority
+from storage.job_store import SqlJobStore
+from storage.jobs import JobStatus
+from storage.tables import jobs
+from tests.postgres import Postgres
+from tests.sample_jobs import make_request, sqlite_url, store_config
+
+
+def test_choosing_costs_sqlite_the_same_whatever_the_backlog(tmp_path: Path) -> None:
+    """Counted in steps of SQLite's machine: time would waver, and a plan names no cost."""
+    store = SqlJobStore(store_config(sqlite_url(tmp_path)))
+    choose = chooser(store)
+    add_backlog(store, 0, 300)
+    few = steps(store, choose)
+    add_backlog(store, 300, 3000)
+    assert steps(store, choose) == few
+    store.close()
+
+
+def test_choosing_costs_postgres_the_same_whatever_the_backlog(postgres: Postgres) -> None:
+    """Counted in rows and index entries read, with fresh statistics: the plans must not turn."""
+    url = postgres.new_database()
+    store = SqlJobStore(store_config(url))
+    choose = chooser(store)
+    add_backlog(store, 0, 2_000)
+    few = rows_read(store, choose)
+    add_backlog(store, 2_000, 20_000)
+    assert 0 < rows_read(store, choose) <= few + 5
+    store.close()
+    postgres.drop(url)
+
+
+def chooser(store: SqlJobStore) -> Callable[[], None]:
+    for number in range(3):
+        request = make_request(f"b{number}", f"tenant-{number}", priority=Priority.BATCH)
+        store.create(request)
+    epoch = store.next_epoch()
+
+    def choose() -> None:
+        assert store.expire(epoch) == []
+        assert len(store.waiting(4)) == 3 + 4
+        assert store.lease(epoch, {f"gone-{number}": "cpu" for number in range(40)}) == []
+
+    return choose
+
+
+def add_backlog(store: SqlJobStore, first: int, after: int) -> None:
+    """Many queued batch jobs of one tenant, between the others by name, in one transaction."""
+    rows = [
+        {
+            "id": f"backlog-{number}",
+            "tenant": "tenant-1b",
+            "request": make_request(f"backlog-{number}").to_json().decode(),
+            "priority": Priority.BATCH,
+            "status": JobStatus.QUEUED,
+            "created_at": 0.0,
+        }
+        for number in range(first, after)
+    ]
+    with store.database.writing() as db:
+        db.execute(insert(jobs), rows)
+
+
+def steps(store: SqlJobStore, call: Callable[[], None]) -> int:
+    """Instructions that SQLite runs in `call`."""
+    count = 0
+
+    def step() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    with store.database._reads.connect() as db:  # the pool's only connection
+        driver = db.connection.driver_connection
+    assert driver is not None
+    driver.set_progress_handler(step, 1)
+    call()
+    driver.set_progress_handler(None, 1)
+    return count
+
+
+_READ = text(
+    "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)"
+    " + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)"
+)
+
+
+def rows_read(store: SqlJobStore, call: Callable[[], None]) -> int:
+    """Rows that Postgres reads in `call`: of tables whole, and of indexes."""
+
+    def so_far() -> int:
+        with store.database.reading() as db:  # the pool's only connection
+            db.execute(text("SELECT pg_stat_force_next_flush()"))
+        with store.database.reading() as db:
+            return int(db.execute(_READ).scalar_one())
+
+    with store.database._reads.execution_options(isolation_level="AUTOCOMMIT").connect() as db:
+        db.execute(text("VACUUM ANALYZE"))
+    before = so_far()
+    call()
+    return so_far() - before

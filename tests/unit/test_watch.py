@@ -1,0 +1,305 @@
+"""The shared watcher of the job table, and the event streams on it, over a real server's socket."""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx2
+import pytest
+import uvicorn
+from fastapi import FastAPI, Header
+from sqlalchemy import event
+from sse_starlette import EventSourceResponse
+from sseclient import SSEClient
+
+from serve.events import event_stream
+from serve.schemas import Video
+from serve.watch import Watch
+from storage.errors import StoreUnavailable
+from storage.job_contract import Progress
+from storage.job_store import JobStoreConfig, SqlJobStore
+from storage.jobs import Attempt, Job, JobStatus, Stage
+from tests.sample_jobs import VIDEO, lease_next, make_request
+
+POLL_S = 0.05
+
+
+class Table:
+    """A job table, with one job at work and its queries counted."""
+
+    def __init__(self, folder: Path):
+        self.jobs = SqlJobStore(JobStoreConfig(url=f"sqlite:///{folder / 'jobs.sqlite'}"))
+        self.queries = 0
+        event.listen(self.jobs.database._reads, "before_cursor_execute", self._count)
+        self.jobs.create(make_request("job"))
+        self.epoch = self.jobs.next_epoch()
+        self.attempt: Attempt = lease_next(self.jobs, self.epoch, 1)[0].current_attempt
+
+    def _count(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
+        self.queries += not statement.startswith("BEGIN")
+
+    def step(self, step: int) -> None:
+        report = Progress(self.attempt, Stage.DENOISING, step)
+        assert self.jobs.record_progress([report], self.epoch) == []
+
+    def complete(self) -> None:
+        self.jobs.complete(self.attempt, VIDEO)
+
+    @property
+    def job(self) -> Job:
+        return self.jobs.get("shop", "job")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[Table]:
+    table = Table(tmp_path)
+    yield table
+    table.jobs.close()
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+async def collect(watch: Watch, job_id: str = "job", after_rev: int | None = None) -> list[Job]:
+    return [job async for job in watch.follow(job_id, after_rev)]
+
+
+def test_a_listener_sees_the_states_and_the_end(table: Table) -> None:
+    async def scenario() -> None:
+        watch = Watch(table.jobs, POLL_S)
+        seen = asyncio.create_task(collect(watch))
+        for step in (1, 2):
+            await asyncio.sleep(3 * POLL_S)
+            table.step(step)
+        await asyncio.sleep(3 * POLL_S)
+        table.complete()
+        states = [(job.status, job.step) for job in await seen]
+        assert states == [
+            (JobStatus.IN_PROGRESS, 0),
+            (JobStatus.IN_PROGRESS, 1),
+            (JobStatus.IN_PROGRESS, 2),
+            (JobStatus.COMPLETED, 2),
+        ]
+
+    run(scenario)
+
+
+def test_what_was_seen_is_not_told_again_but_the_end_always_is(table: Table) -> None:
+    async def scenario() -> None:
+        watch = Watch(table.jobs, POLL_S)
+        seen = asyncio.create_task(collect(watch, after_rev=table.job.rev))
+        await asyncio.sleep(4 * POLL_S)
+        table.complete()
+        assert [job.status for job in await seen] == [JobStatus.COMPLETED]
+        again = await collect(watch, after_rev=table.job.rev)
+        assert [job.status for job in again] == [JobStatus.COMPLETED]
+
+    run(scenario)
+
+
+def test_a_slow_listener_gets_the_newest_state_only(table: Table) -> None:
+    async def scenario() -> None:
+        watch = Watch(table.jobs, POLL_S)
+        steps = []
+        async for job in watch.follow("job"):
+            steps.append(job.step)
+            if len(steps) == 1:
+                for step in range(1, 5):
+                    table.step(step)
+                    await asyncio.sleep(2 * POLL_S)
+                table.complete()
+                await asyncio.sleep(4 * POLL_S)
+        assert steps == [0, 4]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("job_id", ["job", "never there"])
+def test_the_stream_of_a_deleted_job_ends(table: Table, job_id: str) -> None:
+    async def scenario() -> None:
+        watch = Watch(table.jobs, POLL_S)
+        seen = asyncio.create_task(collect(watch, job_id))
+        await asyncio.sleep(3 * POLL_S)
+        table.jobs.delete("shop", "job")
+        assert all(job.status is JobStatus.IN_PROGRESS for job in await seen)
+
+    run(scenario)
+
+
+def test_queries_do_not_grow_with_the_listeners_and_end_with_them(table: Table) -> None:
+    async def scenario() -> None:
+        watch = Watch(table.jobs, POLL_S)
+        table.jobs.create(make_request("other"))
+
+        async def queries_in(seconds: float) -> int:
+            before = table.queries
+            await asyncio.sleep(seconds)
+            return table.queries - before
+
+        async def listen(count: int) -> int:
+            tasks = [
+                asyncio.create_task(collect(watch, ("job", "other")[n % 2])) for n in range(count)
+            ]
+            await asyncio.sleep(4 * POLL_S)
+            queries = await queries_in(20 * POLL_S)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(2 * POLL_S)
+            return queries
+
+        assert await queries_in(4 * POLL_S) == 0
+        few, many = await listen(2), await listen(500)
+        assert 5 <= few <= 21
+        assert many <= 21
+        assert await queries_in(4 * POLL_S) == 0
+        assert watch._topics == {}
+
+    run(scenario)
+
+
+def test_streams_outlive_a_table_that_is_away(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        watch = Watch(table.jobs, POLL_S)
+        seen = asyncio.create_task(collect(watch))
+        await asyncio.sleep(3 * POLL_S)
+        with monkeypatch.context() as away:
+
+            def unavailable(_: object) -> None:
+                raise StoreUnavailable("the disk is away")
+
+            away.setattr(table.jobs, "revisions", unavailable)
+            await asyncio.sleep(4 * POLL_S)
+            assert not seen.done()
+        table.complete()
+        assert (await seen)[-1].status is JobStatus.COMPLETED
+
+    run(scenario)
+
+
+# Over HTTP.
+
+
+class Server(uvicorn.Server):
+    """In a thread of its own, on a port of the kernel's choice."""
+
+    def __init__(self, table: Table):
+        app, watch = FastAPI(), Watch(table.jobs, POLL_S)
+
+        async def describe(job: Job) -> Video:
+            return Video.of(job, eta_seconds=4.5)
+
+        @app.get("/events")
+        async def events(
+            last_event_id: Annotated[str | None, Header()] = None,
+        ) -> EventSourceResponse:
+            job = await asyncio.to_thread(table.jobs.get, "shop", "job")
+            return event_stream(job, watch, describe, last_event_id)
+
+        super().__init__(uvicorn.Config(app, port=0, log_level="warning"))
+        self.watch = watch
+
+    @property
+    def url(self) -> str:
+        host, port = self.servers[0].sockets[0].getsockname()
+        return f"http://{host}:{port}/events"
+
+
+@pytest.fixture
+def server(table: Table) -> Iterator[Server]:
+    server = Server(table)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield server
+    server.should_exit = True
+    thread.join(10)
+
+
+class Listener:
+    """A caller with a connection of its own; `events` may be iterated once."""
+
+    def __init__(self, url: str, last_event_id: str | None = None):
+        headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        self._open = contextlib.ExitStack()
+        stream = httpx2.stream("GET", url, headers=headers, timeout=20)
+        self.response = self._open.enter_context(stream)
+        self.events = SSEClient(self.response.iter_bytes()).events()
+
+    def close(self) -> None:
+        self._open.close()
+
+
+def data(event: Any) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(event.data)
+    return parsed
+
+
+def test_fifty_listeners_hear_all_they_need(server: Server, table: Table) -> None:
+    listeners = [Listener(server.url) for _ in range(50)]
+    firsts = [next(listener.events) for listener in listeners]
+    table.queries = 0
+    began = time.monotonic()
+    for step in (1, 2, 3):
+        table.step(step)
+        time.sleep(4 * POLL_S)
+    polls = (time.monotonic() - began) / POLL_S
+    assert table.queries <= 2 * polls + 20  # ours to write the steps included
+    table.complete()
+    rests = [[data(event) for event in listener.events] for listener in listeners]
+    for first, rest in zip(firsts, rests, strict=True):
+        assert first.event == "status"
+        assert data(first) == {
+            "id": "job",
+            "status": "in_progress",
+            "stage": None,
+            "step": 0,
+            "steps": 4,
+            "progress": 0,
+            "queue_position": None,
+            "eta_seconds": 4.5,
+            "error": None,
+        }
+        assert [event["step"] for event in rest] == [1, 2, 3, 4]
+        assert rest[-1]["status"] == "completed"
+        assert rest[-1]["progress"] == 100
+    assert listeners[0].response.headers["content-type"].startswith("text/event-stream")
+
+
+def test_a_caller_is_told_when_to_come_back(server: Server, table: Table) -> None:
+    table.complete()
+    text = httpx2.get(server.url, timeout=20).text
+    assert text.startswith("retry: 2000\r\n\r\nid: ")
+
+
+def test_who_comes_back_hears_what_is_new_and_the_work_goes_on(
+    server: Server, table: Table
+) -> None:
+    listener = Listener(server.url)
+    last = next(listener.events).id
+    listener.close()
+    deadline = time.monotonic() + 5
+    while server.watch._topics and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server.watch._topics == {}
+    assert table.job.status is JobStatus.IN_PROGRESS
+    assert str(table.job.rev) == last
+
+    back = Listener(server.url, last)
+    time.sleep(4 * POLL_S)
+    table.step(3)
+    assert data(first := next(back.events))["step"] == 3
+    assert first.id == str(table.job.rev)
+    back.close()
+    table.complete()
+    late = Listener(server.url, str(table.job.rev))
+    assert [data(event)["status"] for event in late.events] == ["completed"]

@@ -14,6 +14,8 @@ def name_of(process: psutil.Process) -> str:
         return title.removeprefix("ray::").partition(".")[0].rpartition(":")[2]
     if title.startswith("ray-dashboard"):
         return "dashboard modules"
+    if "-m" in line:
+        return line[line.index("-m") + 1]
     scripts = [part for part in line if part.endswith(".py")]
     return Path(scripts[0] if scripts else title).name
 

@@ -6,6 +6,8 @@ and collecting twice finds nothing the second time.
 
 import asyncio
 import logging
+from collections.abc import Callable
+from functools import partial
 
 from pydantic import Field
 
@@ -18,15 +20,20 @@ from storage.errors import StorageError
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.lifecycle import Collector
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
+from storage.records import record_ends
 from storage.retention import Retention
 
 log = logging.getLogger(__name__)
 
 _LAST_WRITES_S = 5.0
+_ENDS_AT_ONCE = 200
 
 
 class HousekeeperConfig(StageConfig):
     num_cpus: float = Field(0.1, ge=0)
+    follow_every_s: float = Field(
+        5.0, gt=0, description="records of ended jobs, objects of deleted ones"
+    )
     tidy_every_s: float = Field(3600.0, gt=0, description="each time lists the whole bucket")
 
 
@@ -41,10 +48,18 @@ class Housekeeper:
         retention: Retention,
     ):
         self._config = config
-        store = SqlJobStore(jobs)
-        self._courier = Courier(webhooks, Egress(egress), SqlDeliveries(store.database))
-        self._collector = Collector(store, S3ObjectStore(objects), retention)
-        self._loops = [asyncio.create_task(loop()) for loop in (self._courier.run, self._tidy)]
+        store, self._objects = SqlJobStore(jobs), S3ObjectStore(objects)
+        self._database = store.database
+        self._courier = Courier(webhooks, Egress(egress), SqlDeliveries(self._database))
+        self._collector = Collector(store, self._objects, retention)
+        self._loops = [
+            asyncio.create_task(loop())
+            for loop in (
+                self._courier.run,
+                partial(self._repeat, self._follow, config.follow_every_s),
+                partial(self._repeat, self._tidy, config.tidy_every_s),
+            )
+        ]
 
     async def check_health(self) -> None:
         """Fail when a loop has ended, so that Serve replaces this replica."""
@@ -60,12 +75,19 @@ class Housekeeper:
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self._courier.drain(max(0.0, self._config.drain_s - _LAST_WRITES_S))
 
-    async def _tidy(self) -> None:
+    async def _repeat(self, work: Callable[[], None], every_s: float) -> None:
         while True:
             try:
-                report = await asyncio.to_thread(self._collector.run_once)
+                await asyncio.to_thread(work)
             except StorageError:
                 log.exception("the stores are not all tidied; the next round goes on with it")
-            else:
-                log.info("tidied: %s", report)
-            await asyncio.sleep(self._config.tidy_every_s)
+            await asyncio.sleep(every_s)
+
+    def _follow(self) -> None:
+        """What the ends of jobs leave to be done."""
+        while record_ends(self._database, self._objects, _ENDS_AT_ONCE):
+            pass
+        self._collector.finish_purges()
+
+    def _tidy(self) -> None:
+        log.info("tidied: %s", self._collector.run_once())

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from deployments.timing import Stopwatch
 from diffusion.params import SamplingParams
 from monitoring import metrics
 from storage import keys
-from storage.errors import StorageError
+from storage.errors import ObjectNotFound, StorageError
 from storage.jobs import PIPELINE_VERSION, Attempt, JobRequest, VideoFile
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from video.errors import EncodeFailed
@@ -79,8 +79,9 @@ class VideoEncoder:
         """
         frames: NDArray[np.uint8] = await take(decoded.frames)
         async with self._lock:
-            made = replace(request, sampling=sampling)
-            encoded = await asyncio.to_thread(self._encode, made, frames, timings, warnings)
+            encoded = await asyncio.to_thread(
+                self._encode, request, sampling, frames, timings, warnings
+            )
         for stage in ("interpolation", "video_encoding"):
             metrics.STAGE_SECONDS.observe(encoded.timings[stage], tags={"stage": stage})
 
@@ -106,6 +107,7 @@ class VideoEncoder:
     def _encode(
         self,
         request: JobRequest,
+        sampling: SamplingParams,
         frames: "NDArray[np.uint8]",
         timings: dict[str, float],
         warnings: list[str],
@@ -121,11 +123,11 @@ class VideoEncoder:
             tempfile.TemporaryDirectory(prefix="shopreel-") as folder,
         ):
             path = Path(folder) / "video.mp4"
-            recipe = self._recipe(request)
+            recipe = self._recipe(request, sampling)
             metadata = {"shopreel": json.dumps(recipe, sort_keys=True)}
             write_mp4(path, played, fps, self._codec, self._config.mp4, metadata)
             info = probe_mp4(path)
-            size = (request.sampling.width, request.sampling.height)
+            size = (sampling.width, sampling.height)
             if problems := info.problems(*size, fps, len(played)):
                 raise EncodeFailed("; ".join(problems))
             video = path.read_bytes()
@@ -139,6 +141,8 @@ class VideoEncoder:
         manifest = {
             "video": {"sha256": sha256, "bytes": len(video), **asdict(info)},
             "request": recipe,
+            "tenant": request.tenant,
+            "result_id": request.result_id,  # whose files these are, where the job is gone
             "job_id": request.id,
             "sku": request.sku,
             "title": request.title,
@@ -161,7 +165,7 @@ class VideoEncoder:
             timings,
         )
 
-    def _recipe(self, request: JobRequest) -> dict[str, Any]:
+    def _recipe(self, request: JobRequest, sampling: SamplingParams) -> dict[str, Any]:
         """What is needed to make the same video again, on the same kind of machine."""
         return {
             "photo_sha256": request.photo_sha256,
@@ -169,7 +173,7 @@ class VideoEncoder:
             "model_revision": request.model_revision,
             "pipeline_version": PIPELINE_VERSION,
             "preset": request.preset,
-            "sampling": asdict(request.sampling),
+            "sampling": asdict(sampling),
             "output": asdict(request.output),
             "interpolation": self._config.interpolation.model_dump(),
             "mp4": self._config.mp4.model_dump() | {"codec": self._codec},
@@ -183,10 +187,15 @@ class VideoEncoder:
 
     def _commit(self, request: JobRequest, video: VideoFile, folder: str) -> VideoFile:
         key = keys.result_key(request.tenant, request.result_id)
-        if self._store.put_if_absent(key, video.to_json(), "application/json"):
+        while not self._store.put_if_absent(key, video.to_json(), "application/json"):
+            try:
+                winner = VideoFile.from_json(self._store.get(key))
+                break
+            except ObjectNotFound:  # deleted just now: ours may be the one
+                continue
+        else:
             return video
         metrics.RESULTS_ADOPTED.inc()
-        winner = VideoFile.from_json(self._store.get(key))
         # A repeat of this very attempt commits the files that it has just written again.
         if not winner.video_key.startswith(folder):
             self._store.delete_prefix(folder)

@@ -12,6 +12,7 @@ from serve.config import AppConfig
 from serve.files import Files
 from serve.foresight import Foresight
 from serve.readiness import Readiness
+from serve.store_threads import StoreThreads
 from serve.videos import Videos
 from serve.watch import Watch
 from storage.facts import SqlFacts
@@ -53,13 +54,15 @@ def open_api(
     assert config.object_store is not None
     jobs, objects = SqlJobStore(config.job_store), S3ObjectStore(config.object_store)
     tenants = SqlTenants(jobs.database, cache_s=config.auth.cache_s)
-    files = Files(SqlFiles(jobs.database), objects, photos)
+    store = StoreThreads()
+    files = Files(SqlFiles(jobs.database), objects, store, photos)
     videos = Videos(
         config,
         model,
         admission,
         jobs,
         objects,
+        store,
         files,
         photos,
         Egress(config.egress),

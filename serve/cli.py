@@ -213,6 +213,16 @@ def list_tenants(
     run_list_tenants(config, data, as_json)
 
 
+@tenants.command("webhook-secret")
+def show_webhook_secret(
+    name: Annotated[str, typer.Argument(help="The tenant.")], config: ConfigFile = None
+) -> None:
+    """Print what a tenant verifies webhooks with (Standard Webhooks)."""
+    from serve.commands.keys import run_show_webhook_secret
+
+    run_show_webhook_secret(name, config)
+
+
 @tenants.command("purge")
 def purge_tenant(
     name: TenantName,

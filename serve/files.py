@@ -6,6 +6,7 @@ from typing import Literal
 import uuid_utils
 
 from serve.schemas import CreateFile, File, FileList
+from serve.store_threads import StoreThreads
 from storage import keys
 from storage.files import SqlFiles, StoredFile
 from storage.object_store import ObjectStore
@@ -14,8 +15,11 @@ from video.photo_pool import PhotoPool
 
 
 class Files:
-    def __init__(self, files: SqlFiles, objects: ObjectStore, photos: PhotoPool):
-        self._files, self._objects, self._photos = files, objects, photos
+    def __init__(
+        self, files: SqlFiles, objects: ObjectStore, store: StoreThreads, photos: PhotoPool
+    ):
+        self._files, self._photos = files, photos
+        self._objects, self._store = objects, store
 
     async def create(self, create: CreateFile, tenant: Tenant) -> File:
         """Checks and stores a photo. Raises PhotoError, which leaves nothing, QuotaExceeded."""
@@ -30,7 +34,7 @@ class Files:
             sha256=photo.sha256,
         )
         key = keys.input_key(tenant.name, photo.sha256)
-        await asyncio.to_thread(self._objects.put, key, create.file, stored.media_type)
+        await self._store.run(self._objects.put, key, create.file, stored.media_type)
         most = tenant.quota.stored_bytes if tenant.quota else None
         return File.of(await asyncio.to_thread(self._files.add, stored, most))
 
@@ -57,7 +61,7 @@ class Files:
         """Raises FileNotFound."""
         file = await asyncio.to_thread(self._files.get, tenant, file_id)
         key = keys.input_key(tenant, file.sha256)
-        return file, await asyncio.to_thread(self._objects.get, key)
+        return file, await self._store.run(self._objects.get, key)
 
     async def delete(self, tenant: str, file_id: str) -> None:
         """Videos made of it stay; the bytes go when nothing refers to them. Raises FileNotFound."""

@@ -17,6 +17,7 @@ from serve.files import Files
 from serve.foresight import Foresight
 from serve.resolve import resolve
 from serve.schemas import CreateVideo, Video, VideoFeedback, VideoList
+from serve.store_threads import StoreThreads
 from serve.watch import Watch
 from storage import keys
 from storage.errors import ObjectNotFound
@@ -52,6 +53,7 @@ class Videos:
         admission: Admission,
         jobs: JobStore,
         objects: ObjectStore,
+        store: StoreThreads,
         files: Files,
         photos: PhotoPool,
         egress: Egress,
@@ -64,7 +66,7 @@ class Videos:
         self.model = model
         self._admission = admission
         self._jobs = jobs
-        self._objects = objects
+        self._objects, self._store = objects, store
         self._files = files
         self._photos = photos
         self._egress = egress
@@ -100,10 +102,8 @@ class Videos:
         self._admission.check(request)
         # The photo first, as a job may be leased as soon as it is a row; the request last, when
         # it is known which job stands.
-        await asyncio.to_thread(
-            self._objects.put, request.photo_key, photo, f"image/{facts.format}"
-        )
-        result = await asyncio.to_thread(self._stored_result, request)
+        await self._store.run(self._objects.put, request.photo_key, photo, f"image/{facts.format}")
+        result = await self._store.run(self._stored_result, request)
         caps = (tenant.quota or self.config.quota).caps(self.config.limits.max_queued_jobs)
         job = await asyncio.to_thread(
             self._jobs.create, request, idempotency, caps=caps, result=result
@@ -131,7 +131,7 @@ class Videos:
     async def _accepted(self, job: Job, idempotency: Idempotency | None) -> Video:
         """Written for a replay too: whoever created it may have died before this."""
         record = JobRecord(job.request, idempotency, job.created_at)
-        await asyncio.to_thread(
+        await self._store.run(
             self._objects.put, keys.request_key(job.id), record.to_json(), "application/json"
         )
         if job.status is JobStatus.QUEUED:
@@ -236,7 +236,7 @@ class Videos:
         """Raises ObjectNotFound."""
         if content.size_bytes is not None:
             return content.size_bytes
-        found = await asyncio.to_thread(self._objects.stat, content.key)
+        found = await self._store.run(self._objects.stat, content.key)
         if found is None:
             raise ObjectNotFound(content.key)
         return found.size_bytes
@@ -244,8 +244,8 @@ class Videos:
     async def read(self, content: Content, part: range | None = None) -> bytes:
         """All of it, or the bytes at `part`. Raises ObjectNotFound."""
         if part is None:
-            return await asyncio.to_thread(self._objects.get, content.key)
-        return await asyncio.to_thread(self._objects.get_range, content.key, part.start, part.stop)
+            return await self._store.run(self._objects.get, content.key)
+        return await self._store.run(self._objects.get_range, content.key, part.start, part.stop)
 
     def presigned(self, content: Content, expires_s: int = 900) -> str:
         return self._objects.presign_get(content.key, expires_s, content.filename)

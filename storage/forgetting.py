@@ -56,7 +56,8 @@ def expire_results(db: Connection, before: float, limit: int, now: float) -> int
 
 def _references(db: Connection, which: ColumnElement[bool], limit: int) -> list[_Reference]:
     columns = jobs.c.seq, jobs.c.tenant, jobs.c.id, jobs.c.result_id
-    query = select(*columns).where(which).limit(limit).with_for_update()
+    query = select(*columns).where(which).limit(limit)
+    query = query.with_for_update(skip_locked=True)  # whoever holds one may wait for another
     return [_Reference(*row) for row in db.execute(query)]
 
 

@@ -1,6 +1,10 @@
 """No test is skipped but for the lack of a GPU: any other skip fails the run."""
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.hookimpl(hookwrapper=True)

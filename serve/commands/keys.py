@@ -13,7 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deployments.webhooks import webhook_secret
+from serve.commands import LOCAL_CONFIG
 from serve.commands.stores import open_database
+from serve.config import ConfigError, load
 from storage.errors import TenantNotFound
 from storage.tenants import ApiKey, Quota, SqlTenants, Tenant
 
@@ -85,6 +88,15 @@ def _show(tenants: list[Tenant], as_json: bool) -> None:
         quota = _NO_QUOTA if tenant.quota is None else _limits(tenant.quota)
         table.add_row(tenant.name, _at(tenant.created_at), quota)
     Console().print(table)
+
+
+def run_show_webhook_secret(name: str, config: Path | None) -> None:
+    try:
+        app = load(config or LOCAL_CONFIG).app
+        typer.echo(webhook_secret(app.webhooks, name))
+    except (ConfigError, ValueError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 @contextmanager

@@ -41,7 +41,8 @@ def test_the_production_file_needs_its_secrets_from_the_environment(
     assert [tier.name for tier in app.tiers] == ["a100", "rtx4090"]
     assert app.presets["standard"].area_px == 512**2
     assert app.object_store is not None
-    assert "secret" not in repr(app).replace("secret_key", "")
+    assert "='secret'" not in repr(app)
+    assert "**********" in repr(app)
 
 
 def test_the_serve_schema_accepts_every_shipped_file() -> None:
@@ -157,14 +158,20 @@ def test_secrets_are_masked_in_what_is_shown(tmp_path: Path) -> None:
     assert "hush-hush" not in str(shown)
 
 
-def test_sqlite_is_deployable_only_where_api_and_dispatcher_share_a_node(tmp_path: Path) -> None:
+def test_sqlite_is_deployable_only_where_those_who_write_it_share_a_node(tmp_path: Path) -> None:
     def check(**labels: dict[str, str]) -> None:
         stages = {stage: {"labels": value} for stage, value in labels.items()}
         job_store = {"url": "sqlite:///jobs.sqlite"}
         load(written(tmp_path, job_store=job_store, stages=stages)).app.check_deployable()
 
-    check(api={"role": "head"}, dispatcher={"role": "head"})
-    for labels in ({}, {"api": {"role": "head"}}, {"api": {"a": "1"}, "dispatcher": {"a": "2"}}):
+    head = {"role": "head"}
+    check(api=head, dispatcher=head, housekeeper=head)
+    for labels in (
+        {},
+        {"api": head},
+        {"api": head, "dispatcher": head},
+        {"api": head, "dispatcher": {"a": "2"}, "housekeeper": head},
+    ):
         with pytest.raises(ConfigError, match="same labels"):
             check(**labels)
 
@@ -178,6 +185,7 @@ def test_every_deployment_is_counted() -> None:
         "Denoiser-gpu",
         "Decoder",
         "VideoEncoder",
+        "Housekeeper",
     ]
 
 

@@ -1,0 +1,66 @@
+"""Runs locust in a process of its own against one address, and reads what its users were told."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Users = Literal["Create", "CreateAtOnce", "Get", "List"]
+
+WARM_UP_S, MEASURED_S = 3.0, 20.0
+
+
+class LoadFailed(Exception):
+    """The generator did not do what it was told, or nobody was served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Those to calls begun after the warm-up."""
+
+    ms: Sequence[float]  # in order of size; the refused ones left out
+    refused: int  # 503 above all: the service sheds what it cannot do soon
+
+    @classmethod
+    def read(cls, path: Path) -> "Answers":
+        """Raises LoadFailed where nobody was served."""
+        given = json.loads(path.read_text())
+        begun = min((start for start, _, _ in given), default=0.0) + WARM_UP_S
+        kept = [(ms, error) for start, ms, error in given if 0 <= start - begun < MEASURED_S]
+        served = sorted(ms for ms, error in kept if not error)
+        if not served:
+            raise LoadFailed(f"{len(kept)} calls, none served: {kept[:1]}")
+        return cls(served, len(kept) - len(served))
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "served_per_s": round(len(self.ms) / MEASURED_S, 1),
+            "refused": self.refused,
+            "p50_ms": percentile(self.ms, 0.50),
+            "p95_ms": percentile(self.ms, 0.95),
+            "p99_ms": percentile(self.ms, 0.99),
+        }
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Nearest rank."""
+    return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)], 2)
+
+
+def load(url: str, users: Users, number: int, out: Path, ids: Path | None = None) -> Answers:
+    """`number` users, one call a second each (CreateAtOnce: without a pause). Raises LoadFailed."""
+    command: list[Any] = [sys.executable, "-m", "locust", "--headless", "--skip-log"]
+    command += ["--locustfile", Path(__file__).with_name("locustfile.py"), "--host", url]
+    command += ["--users", number, "--spawn-rate", number, "--out", out]
+    # The users begin within a second of each other; at the end a last one may still be away.
+    command += ["--run-time", f"{WARM_UP_S + MEASURED_S + 1:g}s"]
+    if ids is not None:
+        command += ["--ids", ids]
+    done = subprocess.run([*map(str, command), users], capture_output=True, text=True)
+    if not out.exists():
+        raise LoadFailed(f"locust ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return Answers.read(out)

@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PART ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench lock clean
+.PHONY: help install demo test test-faults lint format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,10 +27,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install ## product photos to MP4 files through a real one-machine cluster
 	$(BIN)/shopreel demo
 
-test: install ## unit tests (no Ray), integration on real Ray and a real S3 server, several nodes
+test: install ## unit tests (no Ray), integration (real Ray, S3, Postgres), several nodes, faults
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/integration
 	$(BIN)/python -m pytest tests/multinode
+	$(BIN)/python -m pytest tests/faults
+
+test-faults: install ## inject faults into a running service; print what was accepted, lost, seen twice
+	$(BIN)/python -m pytest tests/faults --fault-table
 
 lint: install ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

@@ -46,8 +46,10 @@ class RequestId:
 
 
 class BodyLimit:
-    """Bounds what bodies take of memory: one above `max_bytes` is refused with 413, by its
-    announced length or while it arrives; bodies beyond `max_bytes_at_once` together with 503."""
+    """Bounds what bodies take of memory: one above `max_bytes` is refused with 413, bodies beyond
+    `max_bytes_at_once` together with 503. An announced length counts from the first moment, as
+    Serve gathers a body in this process whether it is read or not; where none is announced, what
+    has arrived counts."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, max_bytes_at_once: int):
         self._app = app
@@ -57,20 +59,16 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        received = 0
+        held = received = 0
 
-        async def receive_bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            size = len(message.get("body", b""))
-            received += size
-            self._held += size
-            if received > self._max_bytes or int(announced) > self._max_bytes:
+        def hold(size: int) -> None:
+            nonlocal held
+            if size > self._max_bytes:
                 raise ApiError(
                     413, REQUEST, "body_too_large", f"a body may have {self._max_bytes} bytes"
                 )
-            if self._held > self._max_bytes_at_once:
+            more = max(0, size - held)
+            if more and self._held + more > self._max_bytes_at_once:
                 raise ApiError(
                     503,
                     SERVER,
@@ -78,9 +76,18 @@ class BodyLimit:
                     "too many uploads at once; try again",
                     retry_after_s=1,
                 )
+            held += more
+            self._held += more
+
+        async def receive_bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            hold(received)
             return message
 
         try:
+            hold(int(dict(scope["headers"]).get(b"content-length", b"0")))
             await self._app(scope, receive_bounded, send)
         finally:
-            self._held -= received
+            self._held -= held

@@ -22,8 +22,11 @@ _BETWEEN_S = (0.8, 1.2)  # drawn, so that commits keep no step with the API's po
 def fan_out(
     url: str, store: SqlJobStore, epoch: int, tier: str, ids: list[str], folder: Path
 ) -> dict[str, Any]:
-    """Leases these jobs, lets them make progress before their listeners, and fails them. Raises
-    LoadFailed where a listener missed a state."""
+    """Leases these jobs, lets them make progress before their listeners, and fails them.
+
+    `heard`: the share of the states that arrived; of two between two polls only the newer one does.
+    Raises LoadFailed where a listener did not hear the end.
+    """
     leased = store.lease(epoch, dict.fromkeys(ids, tier))
     if len(leased) != len(ids):
         raise LoadFailed(f"{len(leased)} of {len(ids)} jobs could be leased")
@@ -38,12 +41,17 @@ def fan_out(
         for job in leased:
             store.fail(job.current_attempt, "benchmark_over", "nobody works on it")
         heard, _ = listeners.communicate()
-    late_ms = sorted(
-        1e3 * (at - committed_at[rev]) for _, rev, at in json.loads(heard) if rev in committed_at
-    )
-    if len(late_ms) != len(ids) * STATES:
-        raise LoadFailed(f"{len(late_ms)} of {len(ids) * STATES} events arrived")
-    return {"p50_ms": percentile(late_ms, 0.5), "p95_ms": percentile(late_ms, 0.95)}
+    events = [(rev, at) for _, rev, at in json.loads(heard)]
+    held = sum(rev > max(committed_at) for rev, _ in events)
+    if held != len(ids):
+        raise LoadFailed(f"{held} of {len(ids)} listeners heard the end")
+    late_ms = sorted(1e3 * (at - committed_at[rev]) for rev, at in events if rev in committed_at)
+    return {
+        "connections_held": held,
+        "heard": len(late_ms) / (len(ids) * STATES),
+        "p50_ms": percentile(late_ms, 0.5),
+        "p95_ms": percentile(late_ms, 0.95),
+    }
 
 
 def _advance(store: SqlJobStore, epoch: int, leased: list[Job]) -> dict[int, float]:

@@ -127,9 +127,9 @@ class Head:
         (gcs,) = (p for p in self.processes() if p.name() == "gcs_server")
         gcs.kill()
 
-    def has_ended(self) -> bool:
-        """`ray start --block` has given up and left nothing behind."""
-        return self._reap() is not None and not self.processes()
+    def has_given_up(self) -> bool:
+        """`ray start --block` has ended what it could, and itself, with an error."""
+        return self._reap() not in (None, 0)
 
     def stop(self) -> None:
         self.kill()

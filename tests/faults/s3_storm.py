@@ -26,9 +26,6 @@ class Storm(Forward):
             Storm.refusals = refusals
             Storm.tried_at.clear()
 
-    def do_POST(self) -> None:
-        self.forward()
-
     def forward(self) -> None:
         request = (self.command, self.path)
         with Storm._lock:

@@ -2,13 +2,13 @@
 themselves, and whose receivers of webhooks are down, slow or a trap."""
 
 import json
+import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,10 +21,9 @@ from standardwebhooks import Webhook
 from cluster.embedded_s3 import EmbeddedS3
 from deployments.webhooks import WebhookConfig, webhook_secret
 from storage.deliveries import Delivery, Outcome, SqlDeliveries
-from storage.jobs import JobStatus
 from storage.object_store import S3ObjectStore
 from tests.faults.head import PHOTO, TENANT
-from tests.faults.ledger import Account, account
+from tests.faults.ledger import account
 from tests.faults.report import FaultLog
 from tests.faults.rig import LONG, SHORT, Rig, until, up
 from tests.faults.served import on_socket, run_in, running_loop, sent
@@ -159,6 +158,7 @@ HOSTILE = (
     ".",
     "a" * 200,
 )
+CLEAN_KEY = re.compile(r"([A-Za-z0-9_-]+/)+[A-Za-z0-9_-]+(\.[a-z0-9]+)?")
 REFUSED = ("a\x00b", "s" * 2048, "")
 
 
@@ -202,7 +202,6 @@ def test_row_18_hostile_names(service: Service, as_json: bool, faults: FaultLog)
         assert httpx2.get(link, trust_env=False).content == b"mp4"
     for sku in REFUSED:
         assert create(sku).status_code == 400, sku
-    clean = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./"
     keys = [info.key for info in service.objects.iter_objects("")]
     found = account(service.jobs, service.objects, ())
     faults.record(
@@ -213,7 +212,7 @@ def test_row_18_hostile_names(service: Service, as_json: bool, faults: FaultLog)
         lost=len(found.lost),
         duplicates=len(found.duplicates),
     )
-    assert [key for key in keys if set(key) - set(clean) or ".." in key or "//" in key] == []
+    assert [key for key in keys if not CLEAN_KEY.fullmatch(key)] == []
     assert len(service.jobs.list_jobs("default", limit=100)) == len(accepted)
 
 
@@ -341,7 +340,9 @@ def test_row_22_more_orders_than_the_queue_holds(
     assert len(accepted) >= MOST_QUEUED
     assert refused
     for answer in refused:
-        assert (answer.status_code, error_of(answer)["code"]) == (503, "queue_full")
+        assert answer.status_code == 503
+        # Refused by the queue, or sooner, when too many photos wait to be looked at.
+        assert error_of(answer)["code"] in ("queue_full", "server_busy")
         assert int(answer.headers["retry-after"]) > 0
     assert rig.all_completed(accepted)
     assert memory.grown < MUCH_BYTES
@@ -396,6 +397,10 @@ def request_head(url: str, body: bytes, *headers: str) -> bytes:
         *headers,
     )
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def get(url: str, path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n\r\n".encode()
 
 
 def test_row_23_gone_in_mid_upload(rig: Rig, objects: S3ObjectStore, faults: FaultLog) -> None:
@@ -482,13 +487,10 @@ def test_row_23_nobody_is_watched_for_who_has_gone(service: Service, faults: Fau
     """On the API alone, where the watchers can be counted."""
     watch = service.videos.watch
     with on_socket(service) as url, ExitStack() as connections:
-        host = urlsplit(url).netloc
         for _ in range(5):
             video_id = service.create().json()["id"]
-            path = f"/v1/videos/{video_id}/events"
-            connection = connections.enter_context(
-                sent(url, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-            )
+            watching = sent(url, get(url, f"/v1/videos/{video_id}/events"))
+            connection = connections.enter_context(watching)
             assert connection.recv(12) == b"HTTP/1.1 200"
         until(lambda: len(watch._topics) == 5, lambda: watch._topics)
         connections.close()
@@ -577,7 +579,7 @@ def test_row_30_webhooks(
     found = account(rig.jobs, objects, list(jobs.values()))
     faults.record(
         30,
-        "receivers of webhooks that fail once, never answer, redirect, or lead to a private address",
+        "webhooks to who fails once, never answers, redirects, or is at a private address",
         injected=4,
         accepted=len(jobs),
         lost=len(found.lost),
@@ -612,7 +614,7 @@ def test_row_30_a_slow_receiver_holds_up_nobody(
 ) -> None:
     """More webhooks wait for the slow one than may be sent to it at once."""
     deliveries = SqlDeliveries(rig.jobs.database)
-    slow = [rig.accepted(webhook=receivers.slow, seed=30, **SHORT) for _ in range(1)]
+    slow = [rig.accepted(webhook=receivers.slow, seed=30, **SHORT)]
     rig.until_ended(*slow)
     for _ in range(5):  # the same video again: ended at once, and told at once
         again = rig.order(webhook=receivers.slow, seed=30, **SHORT)

@@ -24,6 +24,9 @@ class Forward(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self.forward()
 
+    def do_POST(self) -> None:
+        self.forward()
+
     def do_DELETE(self) -> None:
         self.forward()
 

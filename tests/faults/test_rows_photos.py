@@ -8,9 +8,11 @@ import asyncio
 import io
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 from zlib import compress, crc32
 
 import numpy as np
@@ -18,8 +20,10 @@ import psutil
 import pytest
 from PIL import Image
 
+from cluster.embedded_s3 import EmbeddedS3
 from storage import keys
-from storage.object_store import ObjectStoreConfig
+from storage.object_store import S3ObjectStore
+from tests.faults.report import FaultLog
 from tests.integration.service import Service, error_of, jpeg, photo_pool, png_header
 from video.errors import PhotoTooLarge
 from video.photo import PhotoLimits, open_photo
@@ -27,11 +31,41 @@ from video.photo import PhotoLimits, open_photo
 SIDE = 64
 
 
+FAULTS = {
+    14: "photo that claims 60000 x 60000 px",
+    15: "file that is damaged or no photo",
+    16: "photo of an odd kind",
+    17: "photo of one pixel, or of extreme ratio",
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
+    with EmbeddedS3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
 @pytest.fixture
-def service(s3: ObjectStoreConfig, tmp_path: Path) -> Iterator[Service]:
-    service = Service(s3, tmp_path)
+def service(server: EmbeddedS3, tmp_path: Path) -> Iterator[Service]:
+    bucket = server.config.model_copy(update={"bucket": f"test-{uuid4().hex[:12]}"})
+    S3ObjectStore(bucket).ensure_bucket()
+    service = Service(bucket, tmp_path)
     with service.http:
         yield service
+
+
+@pytest.fixture(scope="module")
+def injected(faults: FaultLog) -> Iterator[Counter[int]]:
+    """Photos by row of the table; none of them costs a job that was accepted."""
+    rows = Counter[int]()
+    yield rows
+    for row, count in rows.items():
+        faults.record(row, FAULTS[row], injected=count, accepted=0, lost=0, duplicates=0)
+
+
+@pytest.fixture(autouse=True)
+def _counted(request: pytest.FixtureRequest, injected: Counter[int]) -> None:
+    injected[int(request.node.name.split("_")[2])] += 1
 
 
 def encoded(image: Image.Image, format_: str, **save: Any) -> bytes:

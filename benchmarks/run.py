@@ -23,6 +23,7 @@ PARTS = (
     "dispatch",
     "kills",
     "nodes",
+    "api",
     "lifecycle",
 )
 

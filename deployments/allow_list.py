@@ -20,8 +20,8 @@ from pydantic import AfterValidator
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-MAX_URL_CHARS = 2048
-"""What the table of disabled endpoints can hold."""
+MAX_URL_BYTES = 2048
+"""In UTF-8: what an index of Postgres can hold beside a tenant's name (2704)."""
 
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -69,8 +69,8 @@ class Target:
 
 def find_target(text: str, hosts: Collection[str], schemes: Collection[str]) -> Target:
     """`hosts` are HostPatterns. Raises UrlNotUsable."""
-    if len(text) > MAX_URL_CHARS:
-        raise UrlNotUsable(f"has more than {MAX_URL_CHARS} characters")
+    if len(text.encode(errors="replace")) > MAX_URL_BYTES:
+        raise UrlNotUsable(f"has more than {MAX_URL_BYTES} bytes")
     try:
         url = httpx2.URL(text)
         host = _one_spelling(url.raw_host.decode("ascii"))

@@ -97,10 +97,20 @@ class Attempts:
         """Cancel what is under way for a job."""
         self.cancel([attempt for attempt in self._tasks if attempt.job_id == job_id])
 
+    def forget(self, job_id: str) -> None:
+        """The job has ended: it will not be tried again."""
+        self._fleet.forget(job_id)
+        self._furthest.pop(job_id, None)
+        self._waited.pop(job_id, None)
+
     def cancel(self, attempts: Iterable[Attempt]) -> None:
         for attempt in attempts:
             if task := self._tasks.get(attempt):
                 task.cancel()
+
+    def reporting(self, jobs: Iterable[Job]) -> bool:
+        """Whether the attempt of one of these goes on here, and its lease is renewed by a beat."""
+        return any(job.current_attempt in self._at for job in jobs)
 
     def progress(self) -> list[Progress]:
         """Where each stands, with its events that are not in the table yet."""
@@ -135,9 +145,7 @@ class Attempts:
         if outcome == "completed":
             self._foresight.completed(job.current_attempt)
         if outcome != "released":
-            self._fleet.forget(job.id)
-            self._furthest.pop(job.id, None)
-            self._waited.pop(job.id, None)
+            self.forget(job.id)
 
     async def _turn_away(self, job: Job) -> None:
         """The tiers have changed since the job was accepted."""

@@ -117,6 +117,7 @@ class Dispatcher:
     async def stop(self, job_id: str) -> None:
         """The job was cancelled or deleted in the table: its UNet stops within one step."""
         self._attempts.stop(job_id)
+        self._attempts.forget(job_id)
 
     async def unwanted(self, attempts: frozenset[Attempt]) -> frozenset[Attempt]:
         """Those of a denoiser's clips that own their job no more: a newer attempt does, or it was
@@ -195,7 +196,7 @@ class Dispatcher:
                 self._attempts.written(reports)
                 self._attempts.cancel(disowned)
                 for job_id in await self._patiently(self._jobs.expire, self._epoch) or ():
-                    self._fleet.forget(job_id)
+                    self._attempts.forget(job_id)
                 await self._publish()
             self._last_beat = time.monotonic()
 
@@ -250,6 +251,8 @@ class Dispatcher:
             queued = await self._patiently(self._jobs.queued)
             if waiting is None or queued is None:
                 return {}
+            if self._attempts.reporting(waiting):
+                return {}  # the clock was set: the next beat renews what has not run out
             alone = self._twins.without(waiting, self._attempts.jobs)
             # Twins are no work. Of those not looked at, as many are taken to be twins.
             queued = round(queued * len(alone) / max(1, len(waiting)))

@@ -64,6 +64,8 @@ def judge(error: Exception) -> Verdict:
         return Verdict("internal", said, Retry.CHARGED)
     if isinstance(error, _ATTEMPT_LOST):
         return Verdict("worker_lost", "the machine at work on it was lost", Retry.CHARGED)
+    if isinstance(error, MemoryError):
+        return Verdict("worker_lost", "the machine at work on it has no memory left", Retry.CHARGED)
     if isinstance(error, OSError) and getattr(error, "cause", error).errno == errno.ENOSPC:
         return Verdict("no_space", "a worker's disk is full", Retry.NO)
     if isinstance(error, StorageError):

@@ -100,6 +100,9 @@ class Client:
                 f"no service answers at {self._base_url} ({e}); start one with `shopreel up`"
             ) from e
         if response.is_error:
+            if response.status_code == 404 and _error(response) is None:
+                # Serve's proxy, which does not know its routes yet: a restart.
+                raise ServiceUnreachable(f"{self._base_url} is not ready yet")
             raise ServiceError(_message(response))
         return response
 
@@ -109,9 +112,17 @@ class Client:
         return parsed
 
 
-def _message(response: httpx2.Response) -> str:
+def _error(response: httpx2.Response) -> dict[str, Any] | None:
+    """The envelope's content; None where something else than the API has answered."""
     try:
-        error = response.json()["error"]
-        return f"{error['message']} ({response.status_code} {error['code']})"
+        error: dict[str, Any] = response.json()["error"]
     except (ValueError, KeyError, TypeError):
+        return None
+    return error
+
+
+def _message(response: httpx2.Response) -> str:
+    error = _error(response)
+    if error is None:
         return f"{response.status_code} {response.text[:200]}"
+    return f"{error['message']} ({response.status_code} {error['code']})"

@@ -44,6 +44,8 @@ REQUEST, NOT_FOUND, CONFLICT, SERVER = (
 )
 AUTHENTICATION, RATE_LIMIT = "authentication_error", "rate_limit_error"
 
+_LONGEST_MESSAGE = 2000  # characters
+
 CHALLENGE: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
 """Goes with every 401 (RFC 9110 §11.6.1)."""
 
@@ -88,7 +90,9 @@ TABLE: dict[type[Exception], _Row] = {
     UnsupportedSize: _Row(400, REQUEST, "unsupported_size", "size"),
     DoesNotFit: _Row(422, REQUEST, "does_not_fit", "size"),
     JobNotFound: _Row(404, NOT_FOUND, "video_not_found"),
-    ObjectNotFound: _Row(404, NOT_FOUND, "content_not_found"),
+    ObjectNotFound: _Row(
+        404, NOT_FOUND, "content_not_found", message="the file is not in the object store"
+    ),
     IdempotencyConflict: _Row(409, CONFLICT, "idempotency_conflict", "Idempotency-Key"),
     FileNotFound: _Row(404, NOT_FOUND, "file_not_found"),
     TenantNotFound: _Row(404, NOT_FOUND, "tenant_not_found"),
@@ -161,8 +165,10 @@ async def respond(request: Request, error: Exception) -> JSONResponse:
     if e.status == 500:
         where = (request.method, request.url.path, request.scope["request_id"])
         log.error("%s %s failed, request %s", *where, exc_info=error)
+    # A name that the caller has made up may be as long as a body.
+    message, param = e.message[:_LONGEST_MESSAGE], e.param and e.param[:_LONGEST_MESSAGE]
     envelope = ErrorEnvelope(
-        error=ErrorDetail(message=e.message, type=e.type, param=e.param, code=e.code)
+        error=ErrorDetail(message=message, type=e.type, param=param, code=e.code)
     )
     headers = e.headers
     if e.retry_after_s is not None:

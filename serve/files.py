@@ -22,7 +22,11 @@ class Files:
         self._objects, self._store = objects, store
 
     async def create(self, create: CreateFile, tenant: Tenant) -> File:
-        """Checks and stores a photo. Raises PhotoError, which leaves nothing, QuotaExceeded."""
+        """Checks and stores a photo. Raises PhotoError and QuotaExceeded, which leave nothing."""
+        most = tenant.quota.stored_bytes if tenant.quota else None
+        if most is not None:
+            size = len(create.file)
+            await asyncio.to_thread(self._files.require_room, tenant.name, size, most)
         photo = await self._photos.inspect(create.file)
         stored = StoredFile(
             id=f"file_{uuid_utils.uuid7().hex}",
@@ -35,7 +39,6 @@ class Files:
         )
         key = keys.input_key(tenant.name, photo.sha256)
         await self._store.run(self._objects.put, key, create.file, stored.media_type)
-        most = tenant.quota.stored_bytes if tenant.quota else None
         return File.of(await asyncio.to_thread(self._files.add, stored, most))
 
     async def list_files(

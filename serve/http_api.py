@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from serve.api import Api
 from serve.errors import ANSWERED, REQUEST, ApiError, respond, unknown_parameter
@@ -17,6 +18,7 @@ from serve.routes.health import health_routes
 from serve.routes.videos import video_routes
 from serve.schemas import ErrorEnvelope, create_body_schema, file_body_schema
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope}}
 
 
@@ -27,7 +29,8 @@ def create_app(api: Api, echo_request_id: bool = True) -> FastAPI:
         version="1",
         docs_url=None,  # Swagger UI loads scripts from an outside host
         redoc_url=None,
-        dependencies=[Depends(_refuse_unknown_query)],
+        redirect_slashes=False,  # it would send callers where their Host header says
+        dependencies=[Depends(_refuse_unknown_query), Depends(_refuse_nul)],
         responses=_ERRORS,
     )
     config = api.videos.config
@@ -68,6 +71,14 @@ async def _refuse_unknown_query(request: Request) -> None:
             raise unknown_parameter(name)
 
 
+async def _refuse_nul(request: Request) -> None:
+    """No text that Postgres keeps has one, so it would not even look."""
+    for name, value in (*request.path_params.items(), *request.query_params.multi_items()):
+        if "\x00" in value:
+            message = f"{name} holds a NUL character"
+            raise ApiError(400, REQUEST, "invalid_parameter", message, name)
+
+
 async def _respond_http(request: Request, error: Exception) -> JSONResponse:
     """Starlette's own refusals (no such route, wrong method, bad form) in our envelope."""
     assert isinstance(error, HTTPException)
@@ -75,4 +86,16 @@ async def _respond_http(request: Request, error: Exception) -> JSONResponse:
     code = {404: "route_not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
     response = await respond(request, ApiError(error.status_code, kind, code, str(error.detail)))
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(_allowed(request))
     return response
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of a path. Starlette names those of one route, and a path has several."""
+    scope, routes = request.scope, request.app.routes
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]

@@ -102,8 +102,10 @@ class Videos:
         self._admission.check(request)
         # The photo first, as a job may be leased as soon as it is a row; the request last, when
         # it is known which job stands.
-        await self._store.run(self._objects.put, request.photo_key, photo, f"image/{facts.format}")
-        result = await self._store.run(self._stored_result, request)
+        _, result = await asyncio.gather(
+            self._store.run(self._objects.put, request.photo_key, photo, f"image/{facts.format}"),
+            self._store.run(self._stored_result, request),
+        )
         caps = (tenant.quota or self.config.quota).caps(self.config.limits.max_queued_jobs)
         job = await asyncio.to_thread(
             self._jobs.create, request, idempotency, caps=caps, result=result
@@ -131,18 +133,24 @@ class Videos:
     async def _accepted(self, job: Job, idempotency: Idempotency | None) -> Video:
         """Written for a replay too: whoever created it may have died before this."""
         record = JobRecord(job.request, idempotency, job.created_at)
-        await self._store.run(
-            self._objects.put, keys.request_key(job.id), record.to_json(), "application/json"
+        _, video = await asyncio.gather(
+            self._store.run(
+                self._objects.put, keys.request_key(job.id), record.to_json(), "application/json"
+            ),
+            self.describe(job),
         )
         if job.status is JobStatus.QUEUED:
             self._wake()
-        return await self.describe(job)
+        return video
 
     # Find and watch.
 
     async def get(self, tenant: str, video_id: str) -> Video:
         """Raises JobNotFound."""
-        return await self.describe(await self.job(tenant, video_id))
+        # One trip to a thread for all that it takes: who polls does this all the time.
+        return await asyncio.to_thread(
+            lambda: self._describe(self._jobs.get(tenant, video_id)),
+        )
 
     async def job(self, tenant: str, video_id: str) -> Job:
         """Raises JobNotFound."""
@@ -189,12 +197,12 @@ class Videos:
 
     async def describe(self, job: Job) -> Video:
         """The job as its caller sees it, with its place and its ETA."""
-        position = None
-        if job.status is JobStatus.QUEUED:
-            position = await asyncio.to_thread(self._jobs.queue_position, job.id)
-        eta_s = None
-        if not job.status.is_terminal:
-            eta_s = await asyncio.to_thread(self._foresight.eta_s, job, position)
+        return await asyncio.to_thread(self._describe, job)
+
+    def _describe(self, job: Job) -> Video:
+        queued, ended = job.status is JobStatus.QUEUED, job.status.is_terminal
+        position = self._jobs.queue_position(job.id) if queued else None
+        eta_s = None if ended else self._foresight.eta_s(job, position)
         return Video.of(job, position, eta_s, self.config.retention.results_s)
 
     # Change.

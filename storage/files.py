@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, func, insert, select
 
-from storage.database import Database
+from storage.database import Database, hold
 from storage.errors import FileNotFound, QuotaExceeded
 from storage.tables import files
 
@@ -40,11 +40,15 @@ class SqlFiles:
         values = {name: getattr(file, name) for name in StoredFile.__slots__}
         with self._database.writing() as db:
             if max_stored_bytes is not None:
-                own = select(func.sum(files.c.size_bytes)).where(files.c.tenant == file.tenant)
-                if (db.scalar(own) or 0) + file.size_bytes > max_stored_bytes:
-                    raise QuotaExceeded("stored_bytes", max_stored_bytes, _ROOM_LATER_S)
+                hold(db, "files", file.tenant)
+                _require_room(db, file.tenant, file.size_bytes, max_stored_bytes)
             added = insert(files).values(values | {"created_at": self._clock()})
             return _to_file(db.execute(added.returning(*files.c)).one())
+
+    def require_room(self, tenant: str, size_bytes: int, max_stored_bytes: int) -> None:
+        """Before the bytes are stored; `add` has the last word. Raises QuotaExceeded."""
+        with self._database.reading() as db:
+            _require_room(db, tenant, size_bytes, max_stored_bytes)
 
     def get(self, tenant: str, file_id: str) -> StoredFile:
         """Raises FileNotFound, for another tenant's file too."""
@@ -69,6 +73,12 @@ class SqlFiles:
         with self._database.writing() as db:
             row = _row_of(db, tenant, file_id)
             db.execute(delete(files).where(files.c.seq == row.seq))
+
+
+def _require_room(db: Connection, tenant: str, size_bytes: int, max_stored_bytes: int) -> None:
+    own = select(func.sum(files.c.size_bytes)).where(files.c.tenant == tenant)
+    if (db.scalar(own) or 0) + size_bytes > max_stored_bytes:
+        raise QuotaExceeded("stored_bytes", max_stored_bytes, _ROOM_LATER_S)
 
 
 def _row_of(db: Connection, tenant: str, file_id: str) -> Row[Any]:

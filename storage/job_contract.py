@@ -124,7 +124,8 @@ class JobStore(Protocol):
 
     def retry(self, job_id: str) -> Job:
         """An operator's second chance: queues a failed job again, with all its attempts and no
-        deadline. Raises JobNotFound, and IllegalTransition for a job that has not failed."""
+        deadline, in its request neither. Raises JobNotFound, and IllegalTransition for a job that
+        has not failed."""
         ...
 
     def rate(self, tenant: str, job_id: str, feedback: Feedback) -> Job:

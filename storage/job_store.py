@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,6 +33,9 @@ from storage.jobs import (
 from storage.tables import jobs, owned_by, row_of, to_job, with_events
 
 __all__ = ["Idempotency", "JobStore", "JobStoreConfig", "Progress", "SqlJobStore"]
+
+_OF_A_TRY = ("stage", "tier", "predicted_at")
+_OF_AN_END = ("deadline_at", "completed_at", "error_code", "error_message")
 
 
 class JobStoreConfig(BaseModel):
@@ -153,30 +156,25 @@ class SqlJobStore(JobStore):
                 raise JobNotFound(job_id)
             if row.status is not JobStatus.FAILED:
                 raise IllegalTransition(job_id, row.status, JobStatus.QUEUED)
-            again = {
+            # The workers read its deadline in the request.
+            asked = replace(JobRequest.from_json(row.request.encode()), deadline_at=None)
+            again = dict.fromkeys(_OF_A_TRY + _OF_AN_END) | {
                 "status": JobStatus.QUEUED,
+                "request": asked.to_json().decode(),
                 "failures": 0,
-                "stage": None,
                 "step": 0,
-                "tier": None,
-                "predicted_at": None,
-                "deadline_at": None,
-                "completed_at": None,
-                "error_code": None,
-                "error_message": None,
                 "recorded": False,
             }
-            changed = update(jobs).where(jobs.c.seq == row.seq).values(again).returning(*jobs.c)
-            return to_job(db.execute(changed).one())
+            return to_job(_changed(db, row, again))
 
     def rate(self, tenant: str, job_id: str, feedback: Feedback) -> Job:
         with self.database.writing() as db:
             row = row_of(db, tenant, job_id, lock=True)
             if row.status is not JobStatus.COMPLETED:
                 raise IllegalTransition(job_id, row.status, "rated")
-            rated = update(jobs).where(jobs.c.seq == row.seq)
-            changed = rated.values(feedback=json.dumps(asdict(feedback))).returning(*jobs.c)
-            return to_job(db.execute(changed).one())
+            # A part of how it ended, which is to be recorded anew.
+            values = {"feedback": json.dumps(asdict(feedback)), "recorded": False}
+            return to_job(_changed(db, row, values))
 
     def next_epoch(self) -> int:
         with self.database.writing() as db:
@@ -254,12 +252,9 @@ class SqlJobStore(JobStore):
         with self.database.writing() as db:
             row = self._owned(db, attempt)
             failures = row.failures + charge
-            again = {
+            again = dict.fromkeys(_OF_A_TRY) | {
                 "failures": failures,
-                "stage": None,
                 "step": 0,
-                "tier": None,
-                "predicted_at": None,
                 "events": with_events(row.events, events),
             }
             if failures < self._config.max_attempts:
@@ -278,8 +273,7 @@ class SqlJobStore(JobStore):
     def _end(self, db: Connection, row: Row[Any], target: JobStatus, **values: Any) -> Job:
         check_transition(row.id, row.status, target)
         ended = {"status": target, "lease_until": None, "completed_at": self._clock()} | values
-        changed = update(jobs).where(jobs.c.seq == row.seq).values(ended).returning(*jobs.c)
-        now_row = db.execute(changed).one()
+        now_row = _changed(db, row, ended)
         if target.is_terminal:
             outbox.announce(db, [now_row], self._clock())
         return to_job(now_row)
@@ -297,3 +291,8 @@ class SqlJobStore(JobStore):
         query = select(jobs.c.status, func.count().label("jobs")).group_by(jobs.c.status)
         with self.database.reading() as db:
             return dict.fromkeys(JobStatus, 0) | {row.status: row.jobs for row in db.execute(query)}
+
+
+def _changed(db: Connection, row: Row[Any], values: Mapping[str, Any]) -> Row[Any]:
+    change = update(jobs).where(jobs.c.seq == row.seq).values(values)
+    return db.execute(change.returning(*jobs.c)).one()

@@ -130,7 +130,8 @@ def _without_defaults(sampling: SamplingParams) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
-    """What the caller asked for, with every default filled in. Never changes after creation."""
+    """What the caller asked for, with every default filled in. Never changes after creation, but
+    for a retry, which has no deadline."""
 
     id: str
     tenant: str

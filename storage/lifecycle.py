@@ -60,6 +60,7 @@ class Collector:
         orphans.collect_checkpoints()
         orphans.collect_attempts()
         orphans.collect_inputs()
+        orphans.collect_probes()
         return tally.report()
 
     def finish_purges(self) -> Report:

@@ -88,10 +88,15 @@ class Orphans:
                 known = forgetting.known_photos(db, unused)
             unknown = self._of_deleted(addresses[address] for address in unused - known)
             doomed = [*(addresses[address] for address in known), *unknown]
-            # Uploaded again a moment ago, its row may be still to come. What remains open is the
-            # way from this answer to the deletion.
-            fresh = self.pool.map(lambda info: self.objects.stat(info.key), doomed)
-            self._delete("inputs", (i for i in fresh if i and self._age(i) > oldest))
+            gone = self.pool.map(lambda info: self._delete_older(info.key, oldest), doomed)
+            for info, is_gone in zip(doomed, gone, strict=True):
+                self.tally.deleted["inputs"] += is_gone
+                self.tally.bytes_freed += info.size_bytes * is_gone
+
+    def collect_probes(self) -> None:
+        """Left by a start-up check, or a collection, that was killed."""
+        for page in self._pages("_probe/", 2):
+            self._delete("probes", page)
 
     def _doom(self, address: tuple[str, str], key: str) -> None:
         try:
@@ -169,6 +174,15 @@ class Orphans:
         list(self.pool.map(lambda info: self.objects.delete(info.key), doomed))
         self.tally.deleted[kind] += len(doomed)
         self.tally.bytes_freed += sum(info.size_bytes for info in doomed)
+
+    def _delete_older(self, key: str, age_s: float) -> bool:
+        """Unless it was uploaded again since it was listed: its row may be still to come. What
+        remains open is the way from that answer to the deletion."""
+        info = self.objects.stat(key)
+        if info is None or self._age(info) <= age_s:
+            return False
+        self.objects.delete(key)
+        return True
 
     def _age(self, info: ObjectInfo) -> float:
         return self.store_now - info.modified_at

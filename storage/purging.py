@@ -1,5 +1,6 @@
 """What follows a deleted job: its objects, and its result when no other job refers to that."""
 
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
@@ -32,17 +33,20 @@ class Purger:
     ) -> None:
         self._store, self._objects, self._pool, self._clock = store, objects, pool, clock
         self._gone_at: dict[int, float] = {}  # seq of a note -> when its objects were deleted
+        self._running = threading.Lock()
 
     def run(self, tally: Tally) -> None:
         """Where this fails or is killed, the notes stand and the next run does it all again."""
-        last = 0
-        while batch := self._batch(last):
-            last = batch[-1].seq
-            new = [purge for purge in batch if purge.seq not in self._gone_at]
-            self._delete_objects(new)
-            tally.deleted["purged jobs"] += len(new)
-            self._gone_at |= dict.fromkeys((purge.seq for purge in new), self._clock())
-            self._forget(purge for purge in batch if self._is_over(purge))
+        # Else one run that is slow deletes what was made anew since another forgot its note.
+        with self._running:
+            last = 0
+            while batch := self._batch(last):
+                last = batch[-1].seq
+                new = [purge for purge in batch if purge.seq not in self._gone_at]
+                self._delete_objects(new)
+                tally.deleted["purged jobs"] += len(new)
+                self._gone_at |= dict.fromkeys((purge.seq for purge in new), self._clock())
+                self._forget(purge for purge in batch if self._is_over(purge))
 
     def run_tenant(self, tenant: str, tally: Tally) -> None:
         """All notes of a tenant that has no jobs any more, and so nobody to come for a result."""

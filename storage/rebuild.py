@@ -16,7 +16,7 @@ from sqlalchemy import Connection, insert, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from storage import keys, outbox
-from storage.birth import note_rebuilt
+from storage.birth import knows_since, note_rebuilt
 from storage.errors import ObjectNotFound, StoreUnavailable
 from storage.job_store import SqlJobStore
 from storage.jobs import JobStatus, VideoFile
@@ -56,6 +56,9 @@ def rebuild(
     Where nothing was damaged, the table counts as whole from `now` (Unix seconds) on: what has no
     row may be collected. Raises StoreUnavailable; running it again goes on from there.
     """
+    # Before the first row that is older than the table itself: where this breaks off, what has no
+    # row yet must not pass for deleted.
+    knows_since(store.database, now)
     restored = dict.fromkeys(JobStatus, 0)
     standing, complaints, damaged, seen = 0, [], 0, 0
     # Ids begin with the time, so the order of the keys is that of creation, near enough.

@@ -5,11 +5,11 @@ Prints `ready` when every one has its first event; then, at the end of all strea
 """
 
 import asyncio
+import json
 import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
-import json
 
 
 class Listener:

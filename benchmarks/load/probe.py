@@ -4,6 +4,7 @@ Beside the probe's route and the clock around what the routes call, all is the p
 """
 
 import asyncio
+import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from benchmarks.stopwatch import Clock
 from serve.api import Api
 
 _TICK_S = 0.01
+_TABLE_CALLS = ("find", "create", "get", "queue_position", "list_jobs")
 
 
 class Probe:
@@ -27,21 +29,16 @@ class Probe:
         self._lag_ms: list[float] = []
         self._ticking: asyncio.Task[None] | None = None
         self._since = (0.0, 0.0, 0.0)
-        videos = api.videos
-        for owner, names in (
-            (videos._jobs, ("find", "create", "get", "queue_position", "list_jobs")),
-            (videos._objects, ("put", "get")),
-        ):
-            for name in names:
-                label = f"{'table' if owner is videos._jobs else 'S3'}: {name}"
-                vars(owner)[name] = self._clock.timed(label, getattr(owner, name))
-        for owner, name, label in (
-            (videos._photos, "inspect", "decoder: inspect"),
-            (videos, "create", "all of create"),
-            (videos, "get", "all of get"),
-            (videos, "list_videos", "all of list"),
-        ):
-            vars(owner)[name] = self._awaited(label, getattr(owner, name))
+        self._time("table", api.videos._jobs, *_TABLE_CALLS)
+        self._time("S3", api.videos._objects, "put", "get")
+        self._time("decoder", api.videos._photos, "inspect")
+        self._time("all of", api.videos, "create", "get", "list_videos")
+
+    def _time(self, label: str, owner: object, *names: str) -> None:
+        for name in names:
+            call = getattr(owner, name)
+            timed = self._awaited if inspect.iscoroutinefunction(call) else self._clock.timed
+            vars(owner)[name] = timed(f"{label}: {name}", call)
 
     def _awaited(self, label: str, call: Any) -> Any:
         async def run(*args: Any, **kwargs: Any) -> Any:

@@ -26,7 +26,7 @@ class Filled:
     ended: list[str]
 
 
-def fill(store: SqlJobStore, tenant: str, job_id: str) -> Filled:
+def fill(store: SqlJobStore, job_id: str) -> Filled:
     """Copies of one completed job, of which the last ones wait."""
     with store.database.writing() as db:
         row = db.execute(select(jobs).where(jobs.c.id == job_id)).one()
@@ -37,7 +37,7 @@ def fill(store: SqlJobStore, tenant: str, job_id: str) -> Filled:
         rows: list[dict[str, Any]] = []
         for number in range(ROWS):
             new_id = f"video_{number:032x}"
-            copy = template | {"id": new_id, "tenant": tenant, "idempotency_key": new_id}
+            copy = template | {"id": new_id, "idempotency_key": new_id}
             copy["request"] = template["request"].replace(job_id, new_id)
             rows.append(copy | (waiting if number >= ROWS - QUEUED else {"recorded": True}))
         db.execute(insert(jobs), rows)

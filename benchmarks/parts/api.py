@@ -1,4 +1,4 @@
-"""The HTTP API under load, on loopback: creates, gets, pages, listeners; with Serve and without.
+"""The HTTP API under load, on loopback: creates, gets, pages, listeners; on Serve and without it.
 
 Goals on two cores: create (photo of 200 kB) p95 at most 80 ms at 20/s, get p95 at most 25 ms at
 100/s. Those two cores carry everything: the load generator, Serve's proxy, the API, its photo
@@ -6,111 +6,154 @@ decoders and the S3 server. No clip is made meanwhile (benchmarks.load.table).
 """
 
 import os
-import random
-import socket
+import resource
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
-import yaml
 
 from benchmarks.load.generator import MEASURED_S, WARM_UP_S, Users, load, percentile
+from benchmarks.load.servers import api_without_serve, free_port, one_clip, probed_config
 from benchmarks.machine import median_seconds, spread
 from benchmarks.processes import cpu_seconds
-from serve.client import Client
-from serve.commands import EXAMPLES, LOCAL_CONFIG
 from serve.commands.up import cluster_up
 from storage.job_store import JobStoreConfig, SqlJobStore
 
 REPEATS, LISTENERS = 3, 200
-CREATES_PER_S, GETS_PER_S, LISTS_PER_S = 20, 100, 10
-AT_ONCE = 8  # callers who create as fast as they are answered
-GOALS_MS = {"create": 80.0, "get": 25.0}
-_POINTS: Mapping[str, tuple[Users, int]] = {
-    "create": ("Create", CREATES_PER_S),
-    "get": ("Get", GETS_PER_S),
-    "list": ("List", LISTS_PER_S),
-    "create, as many as it takes": ("CreateAtOnce", AT_ONCE),
+POINTS: Mapping[str, tuple[Users, int]] = {
+    "create, 20/s": ("Create", 20),
+    "get, 100/s": ("Get", 100),
+    "list of 20, 10/s": ("List", 10),
+    "create, 8 callers without a pause": ("CreateAtOnce", 8),
 }
-_WITHOUT_SERVE = ("create", "get")
-_START_S = 60.0
+GOALS_P95_MS = {"create, 20/s": 80.0, "get, 100/s": 25.0}
+PROXIED = "get, 100/s"
+WITHOUT_SERVE = f"{PROXIED}, without Serve"
 
 Run = Mapping[str, Any]
 
 
 def measure() -> dict[str, Any]:
+    load_before = os.getloadavg()
     with TemporaryDirectory(prefix="reel-") as temp:
-        folder = Path(temp)
-        config, port = _config(folder), _free_port()
+        folder = Path(temp).resolve()
+        config, data = probed_config(folder), folder / "data"
         with (
-            cluster_up(config, port, folder / "data", None, None, lambda _: None) as (running, _),
-            _bare(config) as bare_url,
+            cluster_up(config, free_port(), data, None, None, lambda _: None) as (running, _),
+            api_without_serve(config) as without_serve,
         ):
-            # Late: what they import must find the environment that `cluster_up` has made.
-            from benchmarks.load.fan_out import fan_out
-            from benchmarks.load.table import ROWS, fill, place_of_the_dispatcher
+            store = SqlJobStore(JobStoreConfig(url=f"sqlite:///{data / 'jobs.sqlite'}"))
+            runs = _runs(running.base_url, without_serve, store, folder)
+    figures = {name: _figures(of_point) for name, of_point in runs["points"].items()}
+    return {
+        "machine_load_1_5_15_min_before": [round(load, 2) for load in load_before],
+        "sharing the cores": "load generator, Serve's proxy, API, photo decoders, S3 server",
+        "measured_s": MEASURED_S,
+        "warm_up_s": WARM_UP_S,
+        "repeats": REPEATS,
+        "table": runs["table"],
+        "points": figures,
+        "goals": {
+            name: {
+                "p95_ms": goal,
+                "measured_p95_ms": figures[name]["p95_ms"]["median"],
+                "reached": figures[name]["p95_ms"]["median"] <= goal
+                and figures[name]["refused"]["max"] == 0,
+            }
+            for name, goal in GOALS_P95_MS.items()
+        },
+        "get on Serve over get without, in turns": {
+            share: round(
+                figures[PROXIED][share]["median"] / figures[WITHOUT_SERVE][share]["median"], 2
+            )
+            for share in ("p50_ms", "p95_ms")
+        },
+        "listeners": _figures(runs["listeners"]),
+    }
 
-            database = folder.resolve() / "data" / "jobs.sqlite"
-            store = SqlJobStore(JobStoreConfig(url=f"sqlite:///{database}"))
-            done = _one_clip(running.base_url)
-            with place_of_the_dispatcher(store) as epoch:
-                filled = fill(store, "default", done)
-                queued, any_ids = folder / "queued.txt", folder / "any.txt"
-                queued.write_text("\n".join(filled.queued[LISTENERS * REPEATS :]))
-                any_ids.write_text("\n".join(filled.queued + filled.ended))
-                runs: dict[str, list[Run]] = {}
-                watched: list[Run] = []
-                for repeat in range(REPEATS):
-                    for name, (users, number) in _POINTS.items():
-                        ids = {"get": queued, "list": any_ids}.get(name)
-                        runs.setdefault(name, []).append(
-                            _run(running.base_url, users, number, folder, ids)
-                        )
-                        if name in _WITHOUT_SERVE:
-                            runs.setdefault(f"{name}, without Serve", []).append(
-                                _run(bare_url, users, number, folder, ids)
-                            )
-                    ids = filled.queued[repeat * LISTENERS : (repeat + 1) * LISTENERS]
-                    watched.append(
-                        fan_out(running.base_url, store, epoch, "cpu", ids, folder)
-                    )
-                last = filled.queued[-1]
-                in_table = {
-                    "queue_position of the last": median_seconds(
-                        lambda: store.queue_position(last), 9
-                    ),
-                }
-    return {"rows": ROWS, "runs": runs, "watched": watched, "in_table": in_table}
+
+def _runs(url: str, without_serve: str, store: SqlJobStore, folder: Path) -> dict[str, Any]:
+    # Late: it imports what must find the environment that `cluster_up` has made.
+    from benchmarks.load.fan_out import fan_out
+    from benchmarks.load.table import QUEUED, ROWS, fill, place_of_the_dispatcher
+
+    points: dict[str, list[Run]] = {}
+    listeners: list[Run] = []
+    made = one_clip(url)
+    with place_of_the_dispatcher(store) as epoch:
+        filled = fill(store, made)
+        watched, polled = filled.queued[: REPEATS * LISTENERS], filled.queued[REPEATS * LISTENERS :]
+        ids = {
+            "Get": _kept(folder / "polled.txt", polled),
+            "List": _kept(folder / "all.txt", filled.ended + filled.queued),
+        }
+        for repeat in range(REPEATS):
+            for name, (users, number) in POINTS.items():
+                run = _run(url, users, number, folder, ids.get(users))
+                points.setdefault(name, []).append(run)
+                if name == PROXIED:
+                    run = _run(without_serve, users, number, folder, ids.get(users))
+                    points.setdefault(WITHOUT_SERVE, []).append(run)
+            theirs = watched[repeat * LISTENERS : (repeat + 1) * LISTENERS]
+            listeners.append(fan_out(url, store, epoch, "cpu", theirs, folder))
+        calls: Mapping[str, Callable[[], object]] = {
+            "get": lambda: store.get("default", polled[-1]),
+            "queue_position of the last": lambda: store.queue_position(polled[-1]),
+            "list of 21": lambda: store.list_jobs("default", limit=21),
+        }
+        alone = {name: round(1e3 * median_seconds(call, 9), 2) for name, call in calls.items()}
+    table = {"rows": ROWS, "of them queued": QUEUED, "ms of a call without load": alone}
+    return {"points": points, "listeners": listeners, "table": table}
 
 
 def _run(url: str, users: Users, number: int, folder: Path, ids: Path | None) -> Run:
     """One point: what the callers saw, and what the processes did meanwhile."""
     _probe(url)
-    out, cpu, begun = folder / "answers.json", cpu_seconds(), time.perf_counter()
+    out, before = folder / "answers.json", _cpu_seconds()
     out.unlink(missing_ok=True)
     answers = load(url, users, number, out, ids)
-    seconds, probed = time.perf_counter() - begun, _probe(url)
+    after, probed = _cpu_seconds(), _probe(url)
     lag_ms = sorted(probed["lag_ms"])
     return {
         **answers.figures(),
-        "loop_lag_p95_ms": percentile(lag_ms, 0.95),
-        "loop_lag_longest_ms": lag_ms[-1],
-        "loop_cores": probed["loop_cores"],
-        "calls_ms": {
+        "event_loop_lag_p95_ms": percentile(lag_ms, 0.95),
+        "event_loop_lag_longest_ms": round(lag_ms[-1], 2),
+        "mean_ms_of": {
             label: 1e3 * spent["wall_s"] / spent["calls"]
             for label, spent in probed["calls"].items()
         },
-        "cores": {
-            name: (after - cpu.get(name, 0.0)) / seconds for name, after in cpu_seconds().items()
+        "cpu_ms_per_call_of": {
+            name: 1e3 * (seconds - before.get(name, 0.0)) / answers.calls
+            for name, seconds in after.items()
         },
     }
+
+
+def _figures(runs: Sequence[Run]) -> dict[str, Any]:
+    """Minimum, median and maximum of every number; of what is broken down further, medians."""
+    first, *_ = runs
+    return {
+        name: _medians([run[name] for run in runs])
+        if isinstance(value, Mapping)
+        else spread([run[name] for run in runs])
+        for name, value in first.items()
+    }
+
+
+def _medians(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The largest first, less what does not count."""
+    names = {name for part in parts for name in part}
+    medians = {n: statistics.median(part.get(n, 0.0) for part in parts) for n in names}
+    return {n: round(v, 2) for n, v in sorted(medians.items(), key=lambda i: -i[1]) if v >= 0.05}
+
+
+def _cpu_seconds() -> dict[str, float]:
+    """By process; of the generators, which have ended, together."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {**cpu_seconds(), "locust, its start included": ended.ru_utime + ended.ru_stime}
 
 
 def _probe(url: str) -> Run:
@@ -120,55 +163,6 @@ def _probe(url: str) -> Run:
     return said
 
 
-def _one_clip(url: str) -> str:
-    """The id of a completed job, made by the service itself."""
-    with Client(url) as client:
-        photo = EXAMPLES / "apparel-beanie.jpg"
-        video = client.create(photo, prompt="a beanie turns", num_inference_steps=2)
-        ended = client.wait(video["id"], lambda _: None)
-    if ended["status"] != "completed":
-        raise RuntimeError(f"the service failed: {ended['error']}")
-    return str(ended["id"])
-
-
-def _config(folder: Path) -> Path:
-    """cluster/local.yaml with the probe in the API, and room for what is created."""
-    document = yaml.safe_load(LOCAL_CONFIG.read_text())
-    (application,) = document["applications"]
-    application["import_path"] = "benchmarks.load.probe:build_app"
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(document))
+def _kept(path: Path, ids: Sequence[str]) -> Path:
+    path.write_text("\n".join(ids))
     return path
-
-
-@contextmanager
-def _bare(config: Path) -> Iterator[str]:
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "benchmarks.load.bare", str(config), str(port)]
-    process = subprocess.Popen(command)
-    try:
-        deadline = time.monotonic() + _START_S
-        while True:
-            try:
-                httpx2.get(f"{url}/healthz", trust_env=False).raise_for_status()
-                break
-            except httpx2.TransportError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _free_port() -> int:
-    while True:
-        port = random.randint(20_000, 32_000)  # below those that the kernel hands out
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from serve.create_request import form_fields
+from serve.errors import unknown_parameter
 from serve.files import Files
 from serve.schemas import CreateFile, File, FileDeleted, FileList, file_body_schema
 from storage.tenants import Tenant
@@ -61,4 +62,6 @@ def file_routes(files: Files, tenant_of: Callable[..., Any]) -> APIRouter:
 async def _read_file(request: Request) -> CreateFile:
     """Raises ApiError and pydantic's ValidationError."""
     fields, filename = await form_fields(request, "file", CreateFile.model_fields)
+    if "filename" in fields:  # it stands in the part's own header
+        raise unknown_parameter("filename")
     return CreateFile.model_validate({**fields, "filename": filename or "photo"})

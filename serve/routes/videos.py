@@ -5,10 +5,11 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import BaseModel
 from sse_starlette import EventSourceResponse
 
-from serve.create_request import read_create
+from serve.create_request import read_create, read_json
 from serve.events import event_stream
 from serve.rfc9110 import is_known
 from serve.schemas import Video, VideoDeleted, VideoFeedback, VideoList, create_body_schema
@@ -133,15 +134,25 @@ def video_routes(videos: Videos, tenant_of: Callable[..., Any]) -> APIRouter:
         await videos.delete(tenant.name, video_id)
         return VideoDeleted(id=video_id)
 
-    @router.post("/v1/videos/{video_id}/feedback", operation_id="rate_video")
+    @router.post(
+        "/v1/videos/{video_id}/feedback",
+        openapi_extra={"requestBody": _json_body(VideoFeedback)},
+        operation_id="rate_video",
+    )
     async def rate_video(
-        video_id: str,
-        feedback: Annotated[VideoFeedback, Body()],
-        tenant: Annotated[Tenant, Depends(tenant_of)],
+        video_id: str, request: Request, tenant: Annotated[Tenant, Depends(tenant_of)]
     ) -> Video:
+        # By hand: FastAPI would read and parse the body before it asks for the key.
+        feedback = VideoFeedback.model_validate(await read_json(request))
         return await videos.rate(tenant.name, video_id, feedback)
 
     return router
+
+
+def _json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's requestBody."""
+    schema = model.model_json_schema()
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 def _wait_s(prefer: str | None) -> int:

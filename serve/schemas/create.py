@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,6 +23,13 @@ Metadata = Annotated[
 ]
 
 
+def without_nul(text: str) -> str:
+    """Postgres keeps no NUL in a text."""
+    if "\x00" in text:
+        raise ValueError("holds a NUL character")
+    return text
+
+
 class ImageReference(BaseModel):
     """The photo inside a JSON body."""
 
@@ -33,7 +41,9 @@ class ImageReference(BaseModel):
         description="a data URL, data:image/jpeg;base64,…, or an https URL of a host that this"
         " server may fetch from",
     )
-    file_id: str | None = Field(None, max_length=128, description="of a file at /v1/files")
+    file_id: Annotated[str, Field(max_length=128), AfterValidator(without_nul)] | None = Field(
+        None, description="of a file at /v1/files"
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "ImageReference":
@@ -48,8 +58,8 @@ class CreateVideo(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     prompt: str = Field(min_length=1, description="[subject] + [action] + [direction] + [ambience]")
-    model: str | None = None
-    preset: str = "standard"
+    model: str | None = Field(None, max_length=200)
+    preset: str = Field("standard", max_length=200)
     size: Annotated[str, Field(pattern=r"^[0-9]{1,5}x[0-9]{1,5}$")] | None = Field(
         None, description="WIDTHxHEIGHT in pixels, the same as `width` and `height`"
     )
@@ -86,9 +96,7 @@ class CreateVideo(BaseModel):
     @field_validator("prompt", "negative_prompt", "title", "sku")
     @classmethod
     def _is_text(cls, text: str | None) -> str | None:
-        if text is not None and "\x00" in text:
-            raise ValueError("holds a NUL character")
-        return text
+        return None if text is None else without_nul(text)
 
     @field_validator("prompt")
     @classmethod

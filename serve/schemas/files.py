@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from serve.schemas.create import without_nul
 from storage.files import StoredFile
 
 
@@ -14,7 +15,7 @@ class CreateFile(BaseModel):
 
     file: Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
     purpose: Literal["vision"] = Field(description="vision: a photo to make videos of")
-    filename: str = Field(max_length=512)  # of the file part
+    filename: Annotated[str, AfterValidator(without_nul)] = Field(max_length=512)  # of the part
 
 
 class File(BaseModel):

@@ -111,6 +111,8 @@ class Video(BaseModel):
         if result is not None:  # it may be a smaller clip than was asked for
             width, height, played = result.width, result.height, result.frames
         output_fps = output.fps * (output.inbetweens + 1)
+        # Without an attempt the result is an earlier job's, which has paid for it.
+        timings = result.timings if result is not None and job.attempt else {}
         return cls(
             id=job.id,
             model=request.model,
@@ -142,10 +144,8 @@ class Video(BaseModel):
             fps=output.fps,
             output_num_frames=played,
             output_fps=output_fps,
-            timings={} if result is None else result.timings,
-            usage=(
-                None if result is None else Usage(gpu_seconds=result.timings.get("denoising", 0.0))
-            ),
+            timings=timings,
+            usage=None if result is None else Usage(gpu_seconds=timings.get("denoising", 0.0)),
             sku=request.sku,
             metadata=dict(request.metadata),
             warnings=list(request.warnings),

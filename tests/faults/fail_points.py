@@ -46,7 +46,8 @@ class Denoiser(denoiser.Denoiser):
     ) -> AsyncIterator[StepDone | JobEvent | Denoised]:
         job_id, prompt = order.attempt.job_id, order.sampling.prompt
         await asyncio.to_thread(_reach, "denoising", job_id, prompt)
-        async with aclosing(super().denoise(order, text, image)) as events:
+        events: Any = super().denoise(order, text, image)
+        async with aclosing(events):
             async for event in events:
                 if isinstance(event, StepDone) and event.step:
                     _reach("step", job_id, prompt)

@@ -1,7 +1,9 @@
 """A one-machine cluster with fail points, and its stores, which outlive it."""
 
+import asyncio
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +17,15 @@ import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from cluster.cost import CostModel
 from cluster.embedded_s3 import EmbeddedS3
+from cluster.ladder import Floor
 from cluster.local import APP_NAME
+from deployments.dispatcher import Dispatcher
+from diffusion.memory import Architecture
+from diffusion.model_folder import ModelFolder
 from serve.client import Client, Video
+from serve.config import load
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.jobs import Job, JobStatus
 from storage.object_store import S3ObjectStore
@@ -33,12 +41,18 @@ CLIP: dict[str, Any] = {"size": "64x64", "num_frames": 8, "num_inference_steps":
 LONG: dict[str, Any] = {"size": "128x128", "num_frames": 16, "num_inference_steps": 150}
 
 
+class _Second(Dispatcher):
+    def __del__(self) -> None:  # type: ignore[override]
+        """Serve awaits the real one; this one ends with its event loop."""
+
+
 class FragileCluster:
     def __init__(self, folder: Path, s3: EmbeddedS3, model: Path, faults: FaultLog):
         self.points = folder / "points"
         self.points.mkdir()
         self.objects = S3ObjectStore(s3.config)
-        jobs = JobStoreConfig(url=f"sqlite:///{folder / 'jobs.sqlite'}", lease_s=LEASE_S)
+        self._table = folder / "jobs.sqlite"
+        jobs = JobStoreConfig(url=f"sqlite:///{self._table}", lease_s=LEASE_S)
         self.jobs = SqlJobStore(jobs)
         self.config = write_config(
             folder / "config.yaml",
@@ -99,6 +113,41 @@ class FragileCluster:
             with suppress(psutil.NoSuchProcess):
                 victim.send_signal(number)
         return time.monotonic()
+
+    def stop_dispatcher(self) -> psutil.Process:
+        """SIGSTOP, at a moment when it holds no lock of the job table; the process."""
+        dispatcher = self.live.replica("Dispatcher")
+        while True:
+            dispatcher.suspend()
+            with suppress(sqlite3.OperationalError), sqlite3.connect(self._table, timeout=1) as db:
+                db.execute("BEGIN IMMEDIATE")
+                return dispatcher
+            dispatcher.resume()
+
+    async def dispatch_until_ended(
+        self, handle: Callable[[str], DeploymentHandle], job_id: str
+    ) -> None:
+        """A second Dispatcher, here, over the same table and the same replicas."""
+        config = load(self.config).app
+        assert config.job_store is not None
+        cost = CostModel(
+            Architecture.of(ModelFolder.open(config.model)), config.tiers, config.model, {}
+        )
+        stages = ("TextEncoder", "ImageEncoder", "Decoder", "VideoEncoder")
+        second = _Second.__new__(_Second)
+        await second.__init__(  # type: ignore[misc]
+            config.stages.dispatcher,
+            config.job_store,
+            config.tiers,
+            cost,
+            Floor(area_px=64 * 64, num_frames=8, size_multiple=16),
+            self.objects,
+            [handle(tier.deployment_name) for tier in config.tiers],
+            [handle(stage) for stage in stages],
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            while not self.job(job_id).status.is_terminal:
+                await asyncio.sleep(0.1)
 
     @contextmanager
     def connected(self) -> Iterator[Callable[[str], DeploymentHandle]]:

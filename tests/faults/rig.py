@@ -14,8 +14,8 @@ from tests.faults.head import PHOTO, TENANT
 from tests.integration.live import LiveCluster
 
 PATIENCE_S = 90.0
-SHORT = {"preset": "preview", "num_inference_steps": 5}
-LONG = {"preset": "preview", "num_inference_steps": 200}
+SHORT: dict[str, Any] = {"preset": "preview", "num_inference_steps": 5}
+LONG: dict[str, Any] = {"preset": "preview", "num_inference_steps": 200}
 
 
 def until(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx2
 import psutil
@@ -29,15 +30,16 @@ from tests.faults.rig import LONG, SHORT, Rig, until, up
 from tests.faults.served import on_socket, run_in, running_loop, sent
 from tests.integration.live import write_config
 from tests.integration.service import Service, error_of, jpeg
+from tests.postgres import Postgres
 from tests.receivers import Answer, Received, plain, receiver
 
 pytestmark = pytest.mark.timeout(420)
 
 MOST_QUEUED = 6
 MOST_UPLOADED_BYTES = 64 << 20
-MUCH_BYTES = 32 << 20  # that a process may grow by, whatever its allocator keeps
+MUCH_BYTES = 64 << 20  # that a process may grow by, whatever its allocator keeps
 WEBHOOKS = WebhookConfig(
-    secrets=("a secret of at least 24 bytes",),  # type: ignore[arg-type]
+    secrets=("a secret of at least 24 bytes",),
     timeout_s=8.0,
     first_retry_s=0.5,
     max_per_host=2,
@@ -132,14 +134,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as started:
+        yield started
+
+
 @pytest.fixture
-def service(server: EmbeddedS3, tmp_path: Path) -> Iterator[Service]:
-    """The API alone, in this process; each with a bucket of its own."""
-    config = server.config.model_copy(update={"bucket": tmp_path.name[:60].replace("_", "-")})
+def service(
+    server: EmbeddedS3, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Service]:
+    """The API alone, in this process, over the database that the test's parameter names."""
+    config = server.config.model_copy(update={"bucket": f"test-{uuid4().hex[:12]}"})
     S3ObjectStore(config).ensure_bucket()
-    service = Service(config, tmp_path)
+    url = None
+    if getattr(request, "param", "sqlite") == "postgres":
+        url = request.getfixturevalue("postgres").new_database()
+    service = Service(config, tmp_path, url=url)
     with service.http:
         yield service
+
+
+on_both = pytest.mark.parametrize("service", ["sqlite", "postgres"], indirect=True)
 
 
 # --- row 18: names
@@ -162,6 +178,7 @@ CLEAN_KEY = re.compile(r"([A-Za-z0-9_-]+/)+[A-Za-z0-9_-]+(\.[a-z0-9]+)?")
 REFUSED = ("a\x00b", "s" * 2048, "")
 
 
+@on_both
 @pytest.mark.parametrize("as_json", [False, True], ids=["multipart", "json"])
 def test_row_18_hostile_names(service: Service, as_json: bool, faults: FaultLog) -> None:
     def create(sku: str, **more: Any) -> Any:
@@ -235,6 +252,7 @@ HOSTILE_IDS = (
 )
 
 
+@on_both
 def test_row_18_hostile_ids_in_paths_and_queries(service: Service, faults: FaultLog) -> None:
     statuses = []
     for hostile in HOSTILE_IDS:
@@ -248,11 +266,15 @@ def test_row_18_hostile_ids_in_paths_and_queries(service: Service, faults: Fault
             statuses.append(answer.status_code)
         statuses.append(service.http.delete(f"/v1/videos/{hostile}").status_code)
         statuses.append(service.http.post(f"/v1/videos/{hostile}/cancel").status_code)
+    for file_id in ("\x00", "../../x", "🔥"):
+        body = {"prompt": "a mug turns", "input_reference": {"file_id": file_id}}
+        statuses.append(service.http.post("/v1/videos", json=body).status_code)
     faults.record(18, "hostile ids", injected=len(statuses), accepted=0, lost=0, duplicates=0)
     assert set(statuses) <= {200, 400, 404}
     assert service.is_untouched()
 
 
+@on_both
 @pytest.mark.parametrize(
     "name",
     [b'x"\r\nX-Evil: 1', b"\x00", b"\xff\xfe", b"x" * 2048, "⌚".encode()],
@@ -518,15 +540,16 @@ def test_row_25_fifty_creates_with_one_key(
     rig: Rig, objects: S3ObjectStore, faults: FaultLog
 ) -> None:
     key = {"Idempotency-Key": "order-25"}
+
+    def repeated(seed: int) -> httpx2.Response:
+        """As a caller does who is told to come back: fifty photos at once are many to look at."""
+        while (answer := rig.order(headers=key, seed=seed, sku="row-25", **SHORT)).is_server_error:
+            assert int(answer.headers["retry-after"]) > 0
+        return answer
+
     with ThreadPoolExecutor(50) as callers:
-        answers = list(
-            callers.map(lambda _: rig.order(headers=key, seed=25, sku="row-25", **SHORT), range(50))
-        )
-        others = list(
-            callers.map(
-                lambda n: rig.order(headers=key, seed=n, sku="row-25", **SHORT), range(100, 110)
-            )
-        )
+        answers = list(callers.map(repeated, [25] * 50))
+        others = list(callers.map(repeated, range(100, 110)))
     (job,) = rig.jobs.list_jobs(TENANT, limit=2, sku="row-25")
     rig.until_ended(job.id)
 
@@ -600,9 +623,7 @@ def test_row_30_webhooks(
         event = signed.verify(request.body, dict(request.headers))
         assert (event["type"], event["data"]["id"]) == ("video.completed", jobs["flaky"])
 
-    assert (
-        "redirect" in delivery(jobs["turning"]).detail or "302" in delivery(jobs["turning"]).detail
-    )
+    assert "answered 302" in (delivery(jobs["turning"]).detail or "")
     assert (delivery(jobs["trap"]).outcome, delivery(jobs["trap"]).tries) == (Outcome.GIVEN_UP, 1)
     assert "address not allowed" in (delivery(jobs["trap"]).detail or "")
     assert receivers.got[receivers.trap] == []

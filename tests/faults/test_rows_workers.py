@@ -1,9 +1,11 @@
 """Rows 1-4, 21, 24, 26, 27, 31 and 32: what ends, stops or misleads the processes that work on a
 job, on one cluster whose replicas fail where a job's prompt asks for it."""
 
+import asyncio
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from storage.jobs import Job, JobStatus
 from storage.lifecycle import Collector
 from storage.retention import Retention
 from tests.faults.caller import PatientCaller
+from tests.faults.fail_points import step_clock
 from tests.faults.fragile import CLIP, LONG, FragileCluster, running
 from tests.faults.head import PHOTO, TENANT
 from tests.faults.report import FaultLog
@@ -37,23 +40,24 @@ def files(cluster: FragileCluster, job_id: str, attempt: int) -> list[str]:
     return [found.key for found in cluster.objects.iter_objects(f"attempts/{job_id}/{attempt}/")]
 
 
-@pytest.mark.parametrize(
-    ("row", "number"), [(1, signal.SIGKILL), (32, signal.SIGTERM)], ids=["row_01", "row_32"]
-)
-def test_denoiser_ended_amid_a_clip(
-    cluster: FragileCluster, row: int, number: signal.Signals
-) -> None:
+def test_row_01_killed_amid_a_clip(cluster: FragileCluster) -> None:
     job_id = cluster.create(LONG)
-    cluster.until_step(job_id, 50)
-    at = cluster.kill("Denoiser-cpu", number=number)
+    cluster.until_step(job_id, 30)
+    at = cluster.kill("Denoiser-cpu")
     back = cluster.until(
         lambda: cluster.job(job_id).attempt == 2 and cluster.job(job_id).step > 0, job_id
     )
-    jobs = cluster.settle(
-        row, f"denoiser ended by {number.name} amid a clip", [job_id], recovery_s=back - at
-    )
+    jobs = cluster.settle(1, "denoiser killed amid a clip", [job_id], recovery_s=back - at)
     assert jobs[job_id].attempt == 2
     assert "resumed" in kinds(jobs[job_id])
+
+
+def test_row_32_denoiser_told_to_end_amid_a_clip(cluster: FragileCluster) -> None:
+    job_id = cluster.create(LONG)
+    cluster.until_step(job_id, 30)
+    cluster.kill("Denoiser-cpu", number=signal.SIGTERM)
+    jobs = cluster.settle(32, "SIGTERM to a denoiser amid a clip", [job_id])
+    assert jobs[job_id].attempt <= 2  # it was let finish, or moved to the next replica
 
 
 def test_row_02_api_killed_after_202(cluster: FragileCluster) -> None:
@@ -61,12 +65,15 @@ def test_row_02_api_killed_after_202(cluster: FragileCluster) -> None:
     recoveries = []
     fields: dict[str, Any] = {"prompt": "a watch turns", **CLIP}
     with PatientCaller(cluster.live.url, PHOTO, 0.2, **fields) as caller:
+
+        def until_next_202() -> float:
+            seen = len(caller.accepted)
+            return cluster.until(lambda: len(caller.accepted) > seen)
+
         for number in (signal.SIGKILL, signal.SIGTERM):
-            orders = len(caller.accepted)
-            cluster.until(lambda seen=orders: len(caller.accepted) > seen)  # a 202, just now
+            until_next_202()
             at = cluster.kill("VideoAPI", number=number)
-            orders = len(caller.accepted)
-            recoveries.append(cluster.until(lambda seen=orders: len(caller.accepted) > seen) - at)
+            recoveries.append(until_next_202() - at)
     cluster.settle(
         2,
         "the only API replica killed right after a 202",
@@ -239,3 +246,93 @@ def test_row_24_cancel_races_the_end_and_comes_after_it(cluster: FragileCluster)
     cluster.settle(24, "cancelled after the end", [done])
     assert cluster.cancel(done)["status"] == "completed"
     assert cluster.job(done).status is JobStatus.COMPLETED
+
+
+def test_row_26_zombie_dispatcher_and_worker(cluster: FragileCluster) -> None:
+    """The Dispatcher stands still while its video encoder is about to commit. Another one takes
+    the job over once the lease is lost; what the first ones do later changes nothing."""
+    job_id = cluster.create(act="hold@uploaded")
+    cluster.until_reached(job_id, "hold@uploaded")
+    zombie = cluster.stop_dispatcher()
+    try:
+        with cluster.connected() as handle:
+            asyncio.run(cluster.dispatch_until_ended(handle, job_id))
+        done = cluster.job(job_id)
+        assert done.result is not None
+        assert (done.status, done.attempt) == (JobStatus.COMPLETED, 2)
+        assert len(files(cluster, job_id, 1)) == 4
+    finally:
+        zombie.resume()
+    cluster.let_go(job_id)
+    # The late commit is refused, and its files go.
+    cluster.until(lambda: not files(cluster, job_id, 1), job_id)
+    at = cluster.kill("Dispatcher")  # superseded, it takes no more jobs
+    after = cluster.create()
+    jobs = cluster.settle(
+        26,
+        "Dispatcher and worker stopped past the lease, and continued",
+        [job_id, after],
+        injected=2,
+        recovery_s=cluster.until_ended(after) - at,
+    )
+    assert jobs[job_id] == done
+
+
+@pytest.mark.parametrize("point", ["denoising", "step"])
+def test_row_27_poison_job(cluster: FragileCluster, point: str) -> None:
+    company = [cluster.create(LONG) for _ in range(2)]
+    for job_id in company:
+        cluster.until_step(job_id, 5)
+    poison = cluster.create(act=f"poison@{point}")
+    later = cluster.create()
+    cluster.until(lambda: cluster.job(poison).status is JobStatus.FAILED, poison)
+    jobs = cluster.settle(
+        27,
+        f"a job ends its denoiser every time, at {point}",
+        [*company, poison, later],
+        injected=cluster.reached(poison, point),
+        otherwise=[poison],
+    )
+    assert jobs[poison].error_code == "worker_lost"
+    assert jobs[poison].attempt <= 4
+
+
+def test_row_31_clock_step(cluster: FragileCluster) -> None:
+    job_id = cluster.create(LONG)
+    cluster.until_step(job_id, 10)
+    for ahead_s in (3600.0, -3600.0, 0.0):
+        step_clock(cluster.points, ahead_s)
+        stepped = time.time() + ahead_s
+        cluster.until(partial(_is_leased_about, cluster, job_id, stepped), job_id)
+    cluster.settle(31, "the Dispatcher's clock stepped by an hour, and back", [job_id], injected=3)
+
+
+def _is_leased_about(cluster: FragileCluster, job_id: str, now: float) -> bool:
+    job = cluster.job(job_id)
+    return job.status.is_terminal or abs((job.lease_until or 0.0) - now) < 600
+
+
+def test_row_32_drain_of_the_whole_cluster(cluster: FragileCluster) -> None:
+    held = cluster.create(act="hold@denoising")
+    cluster.until_reached(held, "hold@denoising")
+    short = [cluster.create() for _ in range(6)]
+    cluster.until_reached(short[0], "denoising")
+    begun = time.monotonic()
+    code = cluster.live.stop()
+    took_s = time.monotonic() - begun
+    rows = cluster.jobs.get_many([held, *short])
+    assert code in (0, 130)
+    assert cluster.live.left_behind() == []
+    assert not cluster.is_ready()
+    assert JobStatus.IN_PROGRESS not in {job.status for job in rows}
+    assert cluster.job(held).status is JobStatus.QUEUED
+    begun = time.monotonic()
+    cluster.live.start()
+    jobs = cluster.settle(
+        32,
+        f"SIGTERM to `shopreel up` with jobs in flight; it took {took_s:.0f} s",
+        [held, *short],
+        recovery_s=cluster.until(cluster.is_ready) - begun,
+    )
+    assert jobs[held].attempt == 2
+    assert max(jobs[job_id].attempt for job_id in short) <= 2

@@ -362,6 +362,47 @@ def test_a_purge_that_broke_off_is_finished_by_the_next_run(
     assert all_keys(objects) == {"inputs/shop/123"}
 
 
+def test_of_two_runs_at_once_one_waits_for_the_other(
+    store: SqlJobStore, s3: ObjectStoreConfig, clock: Clock
+) -> None:
+    class Slow(S3ObjectStore):
+        reads, read, go_on = 0, threading.Event(), threading.Event()
+
+        def get(self, key: str) -> bytes:
+            data = super().get(key)
+            self.reads += 1
+            self.read.set()
+            self.go_on.wait(10)
+            return data
+
+    objects = Slow(s3)
+    objects.go_on.set()
+    finish(store, objects, request_of("a"))
+    store.delete("shop", "a")
+    objects.reads = 0
+    objects.read.clear()
+    objects.go_on.clear()
+    collector = Collector(store, objects, SOON, clock)
+    runs = [threading.Thread(target=collector.finish_purges) for _ in range(2)]
+    for run in runs:
+        run.start()
+        assert objects.read.wait(10)
+    time.sleep(0.3)
+    objects.go_on.set()
+    for run in runs:
+        run.join()
+    collector.close()
+    # The second found the note of the first: what is made anew meanwhile is safe from it.
+    assert objects.reads == 1
+
+
+def test_probes_of_killed_processes_go(objects: S3ObjectStore, collector: Collector) -> None:
+    objects.put("_probe/killed", b"", "text/plain")
+    time.sleep(SETTLED_S)
+    assert collector.run_once().deleted["probes"] == 1
+    assert all_keys(objects) == set()
+
+
 def test_a_tenant_is_purged_and_another_one_is_not(
     store: SqlJobStore, objects: S3ObjectStore, collector: Collector
 ) -> None:

@@ -242,6 +242,17 @@ def test_a_job_that_was_retried_is_recorded_again(bench: Bench) -> None:
     assert (end.status, end.attempt) == (JobStatus.COMPLETED, 2)
 
 
+def test_what_a_person_thought_of_a_video_comes_back(bench: Bench) -> None:
+    bench.create("a", "a")
+    bench.store.complete(bench.lease(), commit(bench.objects, request_of("a", "a")))
+    record_ends(bench.store.database, bench.objects, 10)
+    bench.store.rate("shop", "a", Feedback(-1, ("warped",), 5.0))
+    assert record_ends(bench.store.database, bench.objects, 10) == 1
+    bench.lose()
+    bench.rebuild()
+    assert bench.restored("a").feedback == Feedback(-1, ("warped",), 5.0)
+
+
 def test_the_caller_of_a_job_whose_end_was_not_recorded_is_told(bench: Bench) -> None:
     told = replace(request_of("a", "a"), webhook="https://shop.example/hook")
     recorded = replace(told, id="b", photo_sha256="b")
@@ -254,6 +265,22 @@ def test_the_caller_of_a_job_whose_end_was_not_recorded_is_told(bench: Bench) ->
     bench.rebuild()
     deliveries = SqlDeliveries(bench.store.database)
     assert [len(deliveries.of_job(job_id)) for job_id in ("a", "b")] == [1, 0]
+
+
+def test_what_a_rebuild_could_not_restore_is_no_garbage(bench: Bench) -> None:
+    bench.clock.now = time.time() - 3600
+    bench.create("a", "a")
+    bench.create("b", "b")
+    bench.objects.put(keys.request_key("b"), b"{", "application/json")
+    time.sleep(2.5)
+    bench.clock.now = time.time()
+    bench.lose()
+    assert bench.rebuild().damaged == 1
+    soon = Retention(inputs_s=1, attempts_s=1, checkpoints_s=1, grace_s=1)
+    collector = Collector(bench.store, bench.objects, soon, bench.clock)
+    collector.run_once()
+    collector.close()
+    assert bench.objects.get(keys.request_key("b")) == b"{"
 
 
 def test_what_has_no_row_after_a_rebuild_is_garbage(bench: Bench) -> None:

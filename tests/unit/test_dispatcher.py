@@ -554,6 +554,23 @@ def test_stop_cancels_the_call_at_once(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_nothing_is_kept_of_a_job_cancelled_between_two_attempts(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.faults["denoise"] = [StoreUnavailable("away")]
+        dispatcher = await rig.start()
+        rig.jobs.create(make_request("job"))
+        while not (dispatcher._attempts.pause[0] and len(dispatcher._attempts) == 0):
+            await asyncio.sleep(0.01)
+        assert rig.job("job").status is JobStatus.QUEUED
+        assert "job" in dispatcher._attempts._waited
+        rig.jobs.cancel("shop", "job")
+        await dispatcher.stop("job")
+        assert "job" not in dispatcher._attempts._waited
+
+    run(scenario)
+
+
 def test_a_denoiser_hears_which_clips_nobody_wants(tmp_path: Path) -> None:
     async def scenario() -> None:
         rig = Rig(tmp_path)
@@ -654,6 +671,27 @@ def test_an_outage_of_the_table_longer_than_a_lease_costs_no_attempt(
         rig.gate.set()
         assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
         assert len(rig.denoisers[0].calls) == 1
+
+    run(scenario)
+
+
+def test_a_clock_that_jumps_past_every_lease_costs_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        rig.jobs.create(make_request("job"))
+        await rig.until("job", JobStatus.IN_PROGRESS)
+        while not dispatcher._attempts.progress():
+            await asyncio.sleep(0.01)
+        dispatcher._loops[1].cancel()  # the queue is looked at before the next beat
+        monkeypatch.setattr(dispatcher._jobs, "_clock", lambda: time.time() + 3600)
+        assert [job.id for job in dispatcher._jobs.waiting(1)] == ["job"]
+        await asyncio.sleep(0.2)
+        rig.gate.set()
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
 
     run(scenario)
 

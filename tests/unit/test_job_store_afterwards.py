@@ -28,6 +28,8 @@ def test_a_failed_job_gets_a_second_chance(store: JobStore, clock: Clock) -> Non
     assert job.events == (event,)
     assert job.rev > failed.rev
     assert store.get("shop", "a") == job
+    assert job.request.deadline_at is None  # workers go by the request
+    assert job.request.result_id == failed.request.result_id
     assert store.expire(epoch) == []  # its deadline is not counted any more
     for number in range(MAX_ATTEMPTS + 1, 2 * MAX_ATTEMPTS):
         attempt = lease_one(store, epoch)

@@ -1,10 +1,14 @@
 """The JobStore contract, on SQLite and Postgres: how many jobs may be there."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 
 from storage.errors import QueueFull, QuotaExceeded
+from storage.files import SqlFiles, StoredFile
 from storage.job_contract import Caps
-from storage.job_store import Idempotency, JobStore
+from storage.job_store import Idempotency, JobStore, SqlJobStore
 from storage.jobs import JobStatus
 from tests.sample_jobs import VIDEO, Clock, lease_one, make_request
 
@@ -84,3 +88,42 @@ def test_repeats_and_results_that_are_there_pass_every_cap(store: JobStore) -> N
     store.delete("shop", "c")
     with pytest.raises(QueueFull):  # its result is going: it would be work
         store.create(make_request("d"), caps=full, result=VIDEO)
+
+
+def test_creations_at_the_same_moment_share_one_cap(store: SqlJobStore) -> None:
+    together = Barrier(8)
+
+    def is_taken(name: str) -> bool:
+        together.wait()
+        try:
+            store.create(make_request(name), caps=Caps(tenant_queued=2))
+        except QuotaExceeded:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(is_taken, "abcdefgh")) == 2
+
+
+def test_uploads_at_the_same_moment_share_one_cap(store: SqlJobStore) -> None:
+    together, files = Barrier(8), SqlFiles(store.database)
+
+    def is_taken(name: str) -> bool:
+        file = StoredFile(
+            id=name,
+            tenant="shop",
+            purpose="vision",
+            filename="a.jpg",
+            media_type="image/jpeg",
+            size_bytes=10,
+            sha256="0" * 64,
+        )
+        together.wait()
+        try:
+            files.add(file, max_stored_bytes=20)
+        except QuotaExceeded:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(is_taken, "abcdefgh")) == 2

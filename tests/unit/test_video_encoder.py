@@ -24,7 +24,9 @@ def test_the_recipe_names_everything_that_decides_the_bytes(tmp_path: Path) -> N
         warnings=("it is small",),
     )
     frames = np.zeros((8, 64, 64, 3), np.uint8)
-    encoded = VideoEncoder(config, store)._encode(request, frames, {}, ["prompt cut"])
+    encoded = VideoEncoder(config, store)._encode(
+        request, request.sampling, frames, {}, ["prompt cut"]
+    )
 
     manifest = json.loads(encoded.files["manifest.json"][0])
     assert manifest["warnings"] == ["it is small", "prompt cut"]

@@ -13,6 +13,7 @@ from deployments.fleet import Fleet
 from deployments.foresight import Foresight
 from deployments.journey import Journey, Stages
 from deployments.results import Results
+from deployments.suspects import Suspects
 from deployments.verdict import Retry, Verdict, judge
 from diffusion.errors import OutOfMemory
 from monitoring import metrics
@@ -61,7 +62,7 @@ class Attempts:
         self._pause = (0.0, 0.0, "")  # until when (monotonic), how long, why
         self._completed = 0  # jobs
         self._waited: dict[str, int] = {}  # jobs completed when a job last failed for the cluster
-        self._furthest: dict[str, int] = {}  # step at which a job last lost its worker
+        self.suspects = Suspects()
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -100,7 +101,7 @@ class Attempts:
     def forget(self, job_id: str) -> None:
         """The job has ended: it will not be tried again."""
         self._fleet.forget(job_id)
-        self._furthest.pop(job_id, None)
+        self.suspects.forget(job_id)
         self._waited.pop(job_id, None)
 
     def cancel(self, attempts: Iterable[Attempt]) -> None:
@@ -187,11 +188,8 @@ class Attempts:
             self._take_a_break(verdict.message)
             return False
         if verdict.code == "worker_lost":
-            # A job that gets further each time does not end its workers: it shares their fate.
             step = self._at.get(job.current_attempt, (Stage.ENCODING, 0))[1]
-            further = step > self._furthest.get(job.id, 0)
-            self._furthest[job.id] = max(step, self._furthest.get(job.id, 0))
-            return not further
+            return self.suspects.lost(job.id, step)
         return verdict.retry is Retry.CHARGED
 
     def _journey(self, job: Job) -> Journey:

@@ -253,10 +253,12 @@ class Dispatcher:
                 return {}
             if self._attempts.reporting(waiting):
                 return {}  # the clock was set: the next beat renews what has not run out
-            alone = self._twins.without(waiting, self._attempts.jobs)
+            under_way = self._attempts.jobs
+            alone = self._twins.without(waiting, under_way)
             # Twins are no work. Of those not looked at, as many are taken to be twins.
             queued = round(queued * len(alone) / max(1, len(waiting)))
-            plan, misfits = self._fleet.plan(alone, queued, self._config.ageing_s)
+            free = self._attempts.suspects.without(alone, under_way)
+            plan, misfits = self._fleet.plan(free, queued, self._config.ageing_s)
             starts = plan.starts | {job.id: "" for job in misfits}
             seen_all = len(waiting) < look or look >= _MOST_CANDIDATES
             if starts or seen_all or not self._fleet.has_room:

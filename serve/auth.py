@@ -77,11 +77,11 @@ class KeyHolders:
         return _counted(self._rate, request, tenant, tenant.quota or self._default)
 
     async def _look_up(self, key: str, address: str) -> Tenant:
-        if not self._tenants.has_seen(key):
-            self._failures.check(address)
+        # Looked up in any case: behind a gateway, whoever guesses has everybody's address.
         try:
             return await asyncio.to_thread(self._tenants.authenticate, key)
         except UnknownKey:
+            self._failures.check(address)
             self._failures.count(address)
             raise
 

@@ -73,6 +73,10 @@ class Limits(BaseModel):
     )
     max_area_px: int = Field(1280 * 768, gt=0, description="width x height of one frame")
     max_prompt_chars: int = Field(2000, gt=0)
+    max_lingering: int = Field(
+        500, ge=0, description="event streams and waiting requests at once, per API replica"
+    )
+    max_lingering_per_tenant: int = Field(250, ge=0)
     max_queued_jobs: int = Field(
         100_000, gt=0, description="of all tenants; above it new ones are sent away with a 503"
     )

@@ -4,9 +4,11 @@ away touches no work, and one who comes back misses nothing that still holds."""
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Any
 
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
 
 from serve.schemas import Video
 from serve.schemas.video import VideoError
@@ -38,13 +40,33 @@ class VideoStatus(BaseModel):
     error: VideoError | None
 
 
+class _Stream(EventSourceResponse):
+    """Says when it is over, however it ends."""
+
+    def __init__(self, *args: Any, over: Callable[[], None], **more: Any):
+        super().__init__(*args, **more)
+        self._over = over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._over()
+
+
 def event_stream(
-    job: Job, watch: Watch, describe: Describe, last_event_id: str | None
+    job: Job,
+    watch: Watch,
+    describe: Describe,
+    last_event_id: str | None,
+    over: Callable[[], None] = lambda: None,
 ) -> EventSourceResponse:
     """`job` as it is, and every state that follows until it has ended or is deleted; without the
-    first where the caller has seen it (`last_event_id`), unless that is the end."""
-    return EventSourceResponse(
+    first where the caller has seen it (`last_event_id`), unless that is the end. `over` is called
+    when the caller is served or gone."""
+    return _Stream(
         _events(job, watch, describe, last_event_id),
+        over=over,
         ping=_PING_S,
         send_timeout=_SEND_TIMEOUT_S,
         headers={"Cache-Control": "no-store"},

@@ -1,5 +1,9 @@
 """The HTTP API: the application around the routes, health and the OpenAPI description."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -18,6 +22,7 @@ from serve.routes.health import health_routes
 from serve.routes.videos import video_routes
 from serve.schemas import ErrorEnvelope, create_body_schema, file_body_schema
 
+_TABLE_THREADS = 16
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope}}
 
@@ -32,6 +37,7 @@ def create_app(api: Api, echo_request_id: bool = True) -> FastAPI:
         redirect_slashes=False,  # it would send callers where their Host header says
         dependencies=[Depends(_refuse_unknown_query), Depends(_refuse_nul)],
         responses=_ERRORS,
+        lifespan=_lifespan,
     )
     config = api.videos.config
     app.add_middleware(
@@ -53,6 +59,15 @@ def create_app(api: Api, echo_request_id: bool = True) -> FastAPI:
     ):
         app.include_router(router)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Threads for the job table. asyncio's own number goes by the CPUs, of which Serve books a
+    fraction for us; these wait for a disk or a server."""
+    with ThreadPoolExecutor(_TABLE_THREADS, "job-table") as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        yield
 
 
 class _App(FastAPI):

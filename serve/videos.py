@@ -3,8 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
+
+from sse_starlette import EventSourceResponse
 
 from deployments.egress import Egress
 from deployments.webhooks import check_webhook_url
@@ -13,8 +17,10 @@ from serve.admission import Admission
 from serve.config import AppConfig
 from serve.create_request import PhotoSource, RemoteImage, UploadedFile
 from serve.errors import CONFLICT, NOT_FOUND, ApiError
+from serve.events import event_stream
 from serve.files import Files
 from serve.foresight import Foresight
+from serve.lingering import Lingering
 from serve.resolve import resolve
 from serve.schemas import CreateVideo, Video, VideoFeedback, VideoList
 from serve.store_threads import StoreThreads
@@ -72,6 +78,8 @@ class Videos:
         self._egress = egress
         self._foresight = foresight
         self.watch = watch
+        limits = config.limits
+        self._lingering = Lingering(limits.max_lingering, limits.max_lingering_per_tenant)
         self._wake, self._stop = wake, stop
 
     # Create.
@@ -156,16 +164,32 @@ class Videos:
         """Raises JobNotFound."""
         return await asyncio.to_thread(self._jobs.get, tenant, video_id)
 
-    async def wait(self, tenant: str, video: Video, wait_s: float) -> Video:
-        """The video when it has ended, or as it is after `wait_s`."""
+    async def wait(self, tenant: str, video: Video, wait_s: float) -> tuple[Video, bool]:
+        """The video when it has ended, or as it is after `wait_s`. False: too many wait already, so
+        it is as it was."""
         try:
-            async with asyncio.timeout(wait_s):
-                async for job in self.watch.follow(video.id):
+            self._lingering.enter(tenant)
+        except ApiError:
+            return video, False
+        try:
+            async with asyncio.timeout(wait_s), aclosing(self.watch.follow(video.id)) as states:
+                async for job in states:
                     if job.status.is_terminal:
                         break
         except TimeoutError:
             pass
-        return await self.get(tenant, video.id)
+        finally:
+            self._lingering.leave(tenant)
+        return await self.get(tenant, video.id), True
+
+    async def events(
+        self, tenant: str, video_id: str, last_event_id: str | None
+    ) -> EventSourceResponse:
+        """Raises JobNotFound, ApiError where too many listen already."""
+        job = await self.job(tenant, video_id)
+        self._lingering.enter(tenant)
+        over = partial(self._lingering.leave, tenant)
+        return event_stream(job, self.watch, self.describe, last_event_id, over)
 
     async def list_videos(
         self,

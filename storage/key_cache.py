@@ -36,10 +36,5 @@ class KeyCache(Generic[_Found]):
         with self._lock:
             self._found.pop(digest, None)
 
-    def __contains__(self, digest: str) -> bool:
-        """Whether it was ever found, be it long ago."""
-        with self._lock:
-            return digest in self._found
-
     def __len__(self) -> int:
         return len(self._found)

@@ -207,7 +207,7 @@ def _insert(store: SqlJobStore, rows: list[dict[str, Any]], now: float) -> list[
             fresh = [row for row in rows if row["id"] not in known]
             fresh.sort(key=itemgetter("created_at"))
             _drop_taken_keys(db, fresh)
-            for row in fresh:
+            for row in sorted(fresh, key=_address):  # each is held; who holds several sorts them
                 if row["result_id"] and is_being_purged(db, row["tenant"], row["result_id"]):
                     row["result_id"] = None
             if fresh:
@@ -220,6 +220,10 @@ def _insert(store: SqlJobStore, rows: list[dict[str, Any]], now: float) -> list[
     except IntegrityError as error:  # Postgres: a job was created under one of the keys just now
         raise StoreUnavailable(f"job table: {error.orig}") from error
     return fresh
+
+
+def _address(row: dict[str, Any]) -> tuple[str, str]:
+    return row["tenant"], row["result_id"] or ""
 
 
 def _drop_taken_keys(db: Connection, rows: Sequence[dict[str, Any]]) -> None:

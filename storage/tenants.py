@@ -158,10 +158,6 @@ class SqlTenants:
         """As `authenticate`, where that needs no query; else None."""
         return self._known.fresh(_digest(key))
 
-    def has_seen(self, key: str) -> bool:
-        """Whether it was good when it was last looked up."""
-        return _digest(key) in self._known
-
     def revoke(self, key_id: str) -> None:
         """A key that is revoked already stays so. Raises UnknownKey."""
         with self._database.writing() as db:

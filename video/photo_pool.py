@@ -22,7 +22,7 @@ class PhotoPoolConfig(PhotoProcessConfig):
 
     workers: int = Field(2, ge=1, description="processes; they run all the time, 65 MB each")
     max_waiting: int = Field(
-        16, ge=0, description="photos held for a free process; beyond, the caller is sent away"
+        64, ge=0, description="photos held for a free process; beyond, the caller is sent away"
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from serve.commands.stores import open_database, open_jobs, open_stores
 from storage import keys, overview
 from storage.deliveries import Delivery, SqlDeliveries
 from storage.jobs import Job, JobStatus
+from storage.records import JobRecord
 
 
 def run_list(
@@ -82,8 +83,12 @@ def run_cancel(job_id: str, config: Path | None, data: Path) -> None:
 
 def run_retry(job_id: str, config: Path | None, data: Path) -> None:
     with open_stores(config, data) as stores:
-        stores.jobs.retry(job_id)
-        # It has no end any more: a rebuild must not bring this one back.
+        job = stores.jobs.retry(job_id)
+        # A rebuild must bring back neither its end nor its deadline.
+        key = keys.request_key(job_id)
+        stood = JobRecord.from_json(stores.objects.get(key), job.created_at)
+        record = replace(stood, request=job.request)
+        stores.objects.put(key, record.to_json(), "application/json")
         stores.objects.delete(keys.end_key(job_id))
     typer.echo(f"queued {job_id} again", err=True)
 

@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from sse_starlette import EventSourceResponse
 
 from serve.create_request import read_create, read_json
-from serve.events import event_stream
 from serve.rfc9110 import is_known
 from serve.schemas import Video, VideoDeleted, VideoFeedback, VideoList, create_body_schema
 from serve.videos import Videos
@@ -69,8 +68,9 @@ def video_routes(videos: Videos, tenant_of: Callable[..., Any]) -> APIRouter:
         if replayed:
             response.headers["Idempotency-Replayed"] = "true"
         if wait_s := _wait_s(prefer):
-            video = await videos.wait(tenant.name, video, wait_s)
-            response.headers["Preference-Applied"] = f"wait={wait_s}"
+            video, waited = await videos.wait(tenant.name, video, wait_s)
+            if waited:
+                response.headers["Preference-Applied"] = f"wait={wait_s}"
         response.status_code = 200 if video.status.is_terminal else 202
         response.headers["Location"] = f"/v1/videos/{video.id}"
         response.headers["openai-poll-after-ms"] = _poll_after_ms(video)
@@ -120,8 +120,7 @@ def video_routes(videos: Videos, tenant_of: Callable[..., Any]) -> APIRouter:
         tenant: Annotated[Tenant, Depends(tenant_of)],
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> EventSourceResponse:
-        job = await videos.job(tenant.name, video_id)
-        return event_stream(job, videos.watch, videos.describe, last_event_id)
+        return await videos.events(tenant.name, video_id, last_event_id)
 
     @router.post("/v1/videos/{video_id}/cancel", operation_id="cancel_video")
     async def cancel_video(video_id: str, tenant: Annotated[Tenant, Depends(tenant_of)]) -> Video:

@@ -158,8 +158,8 @@ def test_who_guesses_keys_is_sent_away_and_others_at_his_address_are_not(
     guesses = [api.get("/me", headers=bearer(f"guess-{n}")) for n in range(5)]
     assert [guess.status_code for guess in guesses] == [401, 401, 401, 429, 429]
     assert 1 <= int(guesses[-1].headers["Retry-After"]) <= 60
-    assert api.get("/me", headers=bearer(unused)).status_code == 429  # indistinguishable so far
-    clock.now += 60  # not in the cache any more, but known
+    assert api.get("/me", headers=bearer(unused)).status_code == 200
+    clock.now += 60  # not in the cache any more
     assert api.get("/me", headers=bearer(key)).status_code == 200
 
 

@@ -188,7 +188,8 @@ def test_a_backlog_of_old_jobs_goes_in_short_transactions_while_new_ones_are_cre
     store.create(make_request("template"), result=VIDEO)
     with store.database.writing() as db:
         insert_copies(db, "template", rows)
-    created, forgotten = 0, []
+    created = 0
+    forgotten: list[int] = []
     while not forgotten or forgotten[-1]:
         with store.database.writing() as db:
             forgotten.append(forgetting.forget_ended(db, 1e6, batch, time.time()))

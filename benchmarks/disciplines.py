@@ -11,7 +11,7 @@ from benchmarks.models import published_architecture
 from cluster.cost import CostModel
 from cluster.ladder import Floor
 from cluster.tiers import TierConfig
-from deployments.fleet import Fleet
+from deployments.dispatch.fleet import Fleet
 from diffusion.model_folder import ModelConfig
 from diffusion.params import Priority
 from storage.jobs import Job, JobRequest, JobStatus, OutputParams

@@ -19,11 +19,11 @@ from cluster.cost import CostModel
 from cluster.eta import FACT
 from cluster.ladder import Floor
 from cluster.tiers import TierConfig
-from deployments.attempts import Attempts
-from deployments.fleet import Fleet
-from deployments.foresight import Foresight
-from deployments.journey import Stages
-from deployments.results import Results, Twins
+from deployments.dispatch.attempts import Attempts
+from deployments.dispatch.fleet import Fleet
+from deployments.dispatch.foresight import Foresight
+from deployments.dispatch.journey import Stages
+from deployments.dispatch.results import Results, Twins
 from storage.errors import StaleDispatcher, StoreUnavailable
 from storage.facts import SqlFacts
 from storage.job_store import JobStoreConfig, SqlJobStore

@@ -12,16 +12,16 @@ from functools import partial
 from pydantic import Field
 
 from cluster.stage import StageConfig
-from deployments.courier import Courier
-from deployments.egress import Egress, EgressConfig
-from deployments.webhooks import WebhookConfig
+from deployments.egress.client import Egress, EgressConfig
+from deployments.egress.courier import Courier
+from deployments.egress.webhooks import WebhookConfig
 from storage.deliveries import SqlDeliveries
 from storage.errors import StorageError
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.lifecycle import Collector
+from storage.lifecycle.collector import Collector
+from storage.lifecycle.records import record_ends
+from storage.lifecycle.retention import Retention
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
-from storage.records import record_ends
-from storage.retention import Retention
 
 log = logging.getLogger(__name__)
 

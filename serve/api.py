@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.egress import Egress
+from deployments.egress.client import Egress
 from diffusion.model_folder import ModelCard
 from serve.admission import Admission
 from serve.auth import authenticator

@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from cluster.cost import DoesNotFit
-from deployments.egress import EgressError, UrlNotAllowed
-from deployments.webhooks import WebhookNotAllowed
+from deployments.egress.client import EgressError, UrlNotAllowed
+from deployments.egress.webhooks import WebhookNotAllowed
 from diffusion.errors import DiffusionError, UnsupportedSize
 from serve.schemas import ErrorDetail, ErrorEnvelope
 from storage.errors import (

@@ -10,8 +10,8 @@ from typing import Literal
 
 from sse_starlette import EventSourceResponse
 
-from deployments.egress import Egress
-from deployments.webhooks import check_webhook_url
+from deployments.egress.client import Egress
+from deployments.egress.webhooks import check_webhook_url
 from diffusion.model_folder import ModelCard
 from serve.admission import Admission
 from serve.config import AppConfig
@@ -29,8 +29,8 @@ from storage import keys
 from storage.errors import ObjectNotFound
 from storage.job_contract import Idempotency, JobStore
 from storage.jobs import Feedback, Job, JobRequest, JobStatus, VideoFile
+from storage.lifecycle.records import JobRecord
 from storage.object_store import ObjectStore
-from storage.records import JobRecord
 from storage.tenants import Tenant
 from video.photo_pool import PhotoPool
 

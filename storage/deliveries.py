@@ -1,4 +1,4 @@
-"""The webhooks to be sent, as storage.outbox wrote them, and the endpoints that want no more.
+"""The webhooks to be sent, as storage.sql.outbox wrote them, and the endpoints that want no more.
 
 A row is claimed by moving its `due_at` ahead: whoever dies with it, the next one takes it then.
 """
@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage.database import Database
-from storage.tables import deliveries, endpoints
+from storage.sql.database import Database
+from storage.sql.tables import deliveries, endpoints
 
 
 class Outcome(StrEnum):

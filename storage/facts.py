@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage.database import Database
-from storage.tables import facts
+from storage.sql.database import Database
+from storage.sql.tables import facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, func, insert, select
 
-from storage.database import Database, hold
 from storage.errors import FileNotFound, QuotaExceeded
-from storage.tables import files
+from storage.sql.database import Database, hold
+from storage.sql.tables import files
 
 _ROOM_LATER_S = 3600
 """Files do not go by themselves."""

@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage import admission, leasing, outbox, references, submission
-from storage.database import Database
 from storage.errors import (
     IllegalTransition,
     JobNotFound,
@@ -30,7 +28,9 @@ from storage.jobs import (
     VideoFile,
     check_transition,
 )
-from storage.tables import jobs, owned_by, row_of, to_job, with_events
+from storage.sql import admission, leasing, outbox, references, submission
+from storage.sql.database import Database
+from storage.sql.tables import jobs, owned_by, row_of, to_job, with_events
 
 __all__ = ["Idempotency", "JobStore", "JobStoreConfig", "Progress", "SqlJobStore"]
 

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, Row, Update, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage.database import Database
 from storage.errors import StoreUnavailable, TenantNotFound, UnknownKey
 from storage.job_contract import Caps
 from storage.key_cache import KeyCache
-from storage.tables import api_keys, tenants
+from storage.sql.database import Database
+from storage.sql.tables import api_keys, tenants
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")  # as in object keys: storage/keys.py
 _KEY = re.compile(r"reel_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")

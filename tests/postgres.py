@@ -11,7 +11,7 @@ from typing import Self
 import psycopg
 from pgserver.postgres_server import get_server
 
-from storage.database import Database
+from storage.sql.database import Database
 
 _TEMPLATE = "migrated"
 

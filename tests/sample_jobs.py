@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from diffusion.params import Priority, SamplingParams
 from storage.job_store import JobStore, JobStoreConfig
 from storage.jobs import Attempt, Job, JobEvent, JobRequest, OutputParams, VideoFile
-from storage.tables import jobs
+from storage.sql.tables import jobs
 
 LEASE_S = 30.0
 MAX_ATTEMPTS = 3

@@ -14,7 +14,7 @@ from cluster.eta import FACT
 from storage.facts import SqlFacts
 from storage.job_store import SqlJobStore
 from storage.jobs import JobStatus
-from storage.tables import jobs
+from storage.sql.tables import jobs
 
 ROWS, QUEUED = 100_000, 20_000
 _FRESH_S = 5.0

@@ -11,10 +11,10 @@ import psutil
 from sqlalchemy import Connection, text
 
 from diffusion.params import SamplingParams
-from storage import forgetting
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.jobs import JobRequest, OutputParams, VideoFile
-from storage.tables import jobs
+from storage.lifecycle import forgetting
+from storage.sql.tables import jobs
 
 ROWS, BATCH = 1_000_000, 500
 _PAUSE_S = 0.01

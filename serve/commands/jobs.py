@@ -13,10 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from serve.commands.stores import open_database, open_jobs, open_stores
-from storage import keys, overview
+from storage import keys
 from storage.deliveries import Delivery, SqlDeliveries
 from storage.jobs import Job, JobStatus
-from storage.records import JobRecord
+from storage.lifecycle.records import JobRecord
+from storage.sql import overview
 
 
 def run_list(

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deployments.webhooks import webhook_secret
+from deployments.egress.webhooks import webhook_secret
 from serve.commands import LOCAL_CONFIG
 from serve.commands.stores import open_database
 from serve.config import ConfigError, load

@@ -18,9 +18,9 @@ from serve.commands import LOCAL_CONFIG
 from serve.commands.stores import Stores, told
 from storage.errors import StoreMisconfigured
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.lifecycle import Collector
+from storage.lifecycle.collector import Collector
+from storage.lifecycle.rebuild import rebuild
 from storage.object_store import S3ObjectStore
-from storage.rebuild import rebuild
 
 _COMPLAINTS_SHOWN = 20
 

@@ -9,10 +9,10 @@ import typer
 
 from cluster.embedded_s3 import EmbeddedS3
 from serve.commands import LOCAL_CONFIG
-from storage.database import Database
 from storage.errors import StorageError, StoreMisconfigured
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
+from storage.sql.database import Database
 
 
 @dataclass(frozen=True, slots=True)

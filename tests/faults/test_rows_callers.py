@@ -20,7 +20,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from cluster.embedded_s3 import EmbeddedS3
-from deployments.webhooks import WebhookConfig, webhook_secret
+from deployments.egress.webhooks import WebhookConfig, webhook_secret
 from storage.deliveries import Delivery, Outcome, SqlDeliveries
 from storage.object_store import S3ObjectStore
 from tests.faults.head import PHOTO, TENANT

@@ -13,8 +13,8 @@ import pytest
 
 from storage import keys
 from storage.jobs import Job, JobStatus
-from storage.lifecycle import Collector
-from storage.retention import Retention
+from storage.lifecycle.collector import Collector
+from storage.lifecycle.retention import Retention
 from tests.faults.caller import PatientCaller
 from tests.faults.fail_points import step_clock
 from tests.faults.fragile import CLIP, LONG, FragileCluster, running

@@ -6,8 +6,8 @@ from dataclasses import replace
 from storage import keys
 from storage.errors import ObjectNotFound
 from storage.jobs import Attempt, Job, JobRequest, VideoFile
+from storage.lifecycle.records import JobRecord
 from storage.object_store import ObjectStore
-from storage.records import JobRecord
 from tests.sample_jobs import VIDEO, make_request
 
 FILES = ("video.mp4", "poster.webp", "spritesheet.webp", "manifest.json")

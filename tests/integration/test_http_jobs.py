@@ -14,7 +14,7 @@ from openai import OpenAI
 from storage import keys
 from storage.job_contract import Progress
 from storage.jobs import Stage
-from storage.lifecycle import Collector
+from storage.lifecycle.collector import Collector
 from storage.object_store import ObjectStoreConfig
 from storage.tenants import Quota
 from tests.integration.service import Service, error_of, jpeg

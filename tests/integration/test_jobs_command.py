@@ -12,8 +12,8 @@ from cluster.embedded_s3 import EmbeddedS3
 from storage import keys
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.jobs import JobEvent, JobStatus
+from storage.lifecycle.records import record_ends
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
-from storage.records import record_ends
 from tests.integration.bucket import all_keys, commit, record, request_of
 from tests.integration.live import write_config
 from tests.integration.test_commands import shopreel

@@ -12,10 +12,10 @@ from storage import keys
 from storage.errors import ResultPurged, StoreUnavailable
 from storage.job_store import SqlJobStore
 from storage.jobs import Job, JobRequest, JobStatus
-from storage.lifecycle import Collector
+from storage.lifecycle.collector import Collector
+from storage.lifecycle.records import record_ends
+from storage.lifecycle.retention import Retention
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
-from storage.records import record_ends
-from storage.retention import Retention
 from storage.tenants import SqlTenants
 from tests.integration.bucket import (
     all_keys,

@@ -15,11 +15,11 @@ from storage.errors import IdempotencyConflict
 from storage.job_contract import Idempotency
 from storage.job_store import SqlJobStore
 from storage.jobs import Attempt, Feedback, Job, JobEvent, JobStatus
-from storage.lifecycle import Collector
+from storage.lifecycle.collector import Collector
+from storage.lifecycle.rebuild import Rebuilt, rebuild
+from storage.lifecycle.records import JobEnd, JobRecord, record_ends
+from storage.lifecycle.retention import Retention
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
-from storage.rebuild import Rebuilt, rebuild
-from storage.records import JobEnd, JobRecord, record_ends
-from storage.retention import Retention
 from tests.integration.bucket import commit, put_checkpoint, put_files, record, request_of
 from tests.sample_jobs import Clock, lease_one, sqlite_url, store_config
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.results import Results
+from deployments.dispatch.results import Results
 from storage import keys
 from storage.errors import StoreMisconfigured, StoreUnavailable
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
@@ -41,7 +41,7 @@ def test_a_store_that_hangs_is_not_waited_for(
     s3: ObjectStoreConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It accepts, and never answers; more callers than there are threads to ask with."""
-    monkeypatch.setattr("deployments.results._PATIENCE_S", 0.5)
+    monkeypatch.setattr("deployments.dispatch.results._PATIENCE_S", 0.5)
 
     async def scenario(config: ObjectStoreConfig) -> None:
         results = Results(S3ObjectStore(config))

@@ -7,7 +7,7 @@ import typer
 
 from cluster.embedded_s3 import EmbeddedS3, EmbeddedS3Failed
 from serve.commands.stores import open_stores
-from storage.database import Database
+from storage.sql.database import Database
 from tests.sample_jobs import make_request
 
 

@@ -16,14 +16,14 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from deployments.courier import Courier
-from deployments.egress import Egress, EgressConfig
+from deployments.egress.client import Egress, EgressConfig
+from deployments.egress.courier import Courier
+from deployments.egress.webhooks import WebhookConfig, webhook_secret
 from deployments.housekeeper import Housekeeper, HousekeeperConfig
-from deployments.webhooks import WebhookConfig, webhook_secret
 from storage.deliveries import Delivery, Outcome, SqlDeliveries
 from storage.job_store import JobStoreConfig, SqlJobStore
+from storage.lifecycle.retention import Retention
 from storage.object_store import ObjectStoreConfig
-from storage.retention import Retention
 from tests.receivers import Answer, Received, TestAuthority, plain, receiver
 from tests.sample_jobs import make_request, sqlite_url
 
@@ -221,10 +221,10 @@ def test_a_slow_receiver_holds_up_only_itself(store: SqlJobStore) -> None:
 
 CLAIM_AND_HANG = """
 import asyncio, sys, time
-from deployments.courier import Courier
-from deployments.egress import Egress, EgressConfig
-from deployments.webhooks import WebhookConfig
-from storage.database import Database
+from deployments.egress.courier import Courier
+from deployments.egress.client import Egress, EgressConfig
+from deployments.egress.webhooks import WebhookConfig
+from storage.sql.database import Database
 from storage.deliveries import SqlDeliveries
 
 database_url, host, lag_s = sys.argv[1], sys.argv[2], float(sys.argv[3])

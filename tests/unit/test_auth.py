@@ -12,7 +12,6 @@ from fastapi.testclient import TestClient
 from serve.auth import AuthConfig, authenticator
 from serve.errors import ANSWERED, as_api_error, respond
 from serve.rate import RateLimitHeaders
-from storage.database import Database
 from storage.errors import (
     FileNotFound,
     IllegalTransition,
@@ -21,6 +20,7 @@ from storage.errors import (
     QuotaExceeded,
     TenantNotFound,
 )
+from storage.sql.database import Database
 from storage.tenants import Quota, SqlTenants, Tenant
 from tests.sample_jobs import Clock
 

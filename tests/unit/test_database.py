@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, select, text
 
-from storage import database
-from storage.database import Database, hold
 from storage.errors import StoreUnavailable
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.tables import row_of
+from storage.sql import database
+from storage.sql.database import Database, hold
+from storage.sql.tables import row_of
 from tests.postgres import Postgres
 from tests.sample_jobs import make_request, sqlite_url, store_config
 

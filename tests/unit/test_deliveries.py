@@ -11,8 +11,8 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy import insert
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from deployments.egress import AddressRefused, EgressConfig, FetchFailed, Response
-from deployments.webhooks import (
+from deployments.egress.client import AddressRefused, EgressConfig, FetchFailed, Response
+from deployments.egress.webhooks import (
     WebhookConfig,
     WebhookNotAllowed,
     check_webhook_url,
@@ -20,10 +20,10 @@ from deployments.webhooks import (
     signed_headers,
     webhook_secret,
 )
-from storage.database import Database
 from storage.deliveries import Delivery, Outcome, SqlDeliveries
 from storage.job_store import SqlJobStore
-from storage.tables import deliveries as table
+from storage.sql.database import Database
+from storage.sql.tables import deliveries as table
 from tests.sample_jobs import VIDEO, Clock, lease_one, make_request
 
 LEASE_S = 60.0

@@ -18,8 +18,8 @@ from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone
+from deployments.dispatch.verdict import Retry, judge
 from deployments.dispatcher import Dispatcher, DispatcherConfig
-from deployments.verdict import Retry, judge
 from diffusion.errors import (
     DeadlineExceeded,
     EngineBroken,
@@ -202,10 +202,10 @@ class Rig:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.journey._STORAGE_WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr("deployments.dispatch.journey._STORAGE_WAITS_S", (0.01, 0.01))
     monkeypatch.setattr("deployments.dispatcher._HAND_OUT_S", 0.01)
-    monkeypatch.setattr("deployments.attempts._TABLE_WAITS_S", (0.05,) * 40)
-    monkeypatch.setattr("deployments.attempts._PURGE_WAIT_S", 0.02)
+    monkeypatch.setattr("deployments.dispatch.attempts._TABLE_WAITS_S", (0.05,) * 40)
+    monkeypatch.setattr("deployments.dispatch.attempts._PURGE_WAIT_S", 0.02)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deployments.allow_list import is_public
-from deployments.egress import (
+from deployments.egress.allow_list import is_public
+from deployments.egress.client import (
     AddressRefused,
     Egress,
     EgressConfig,

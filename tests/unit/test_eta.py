@@ -13,13 +13,13 @@ from cluster.cost import CostModel
 from cluster.eta import Snapshot, TierState, Work, eta_s
 from cluster.ladder import Floor
 from cluster.tiers import TierConfig
-from deployments.fleet import Fleet
-from deployments.foresight import Foresight
+from deployments.dispatch.fleet import Fleet
+from deployments.dispatch.foresight import Foresight
 from diffusion.model_folder import ModelConfig
 from diffusion.params import Priority, SamplingParams
-from storage.database import Database
 from storage.facts import SqlFacts
 from storage.jobs import Job, JobStatus, Stage
+from storage.sql.database import Database
 from tests.sample_jobs import Clock, make_request
 from tests.sample_model import ARCHITECTURE
 

@@ -8,7 +8,7 @@ from sqlalchemy import insert, text
 from diffusion.params import Priority
 from storage.job_store import SqlJobStore
 from storage.jobs import JobStatus
-from storage.tables import jobs
+from storage.sql.tables import jobs
 from tests.postgres import Postgres
 from tests.sample_jobs import make_request, sqlite_url, store_config
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select
 
-from storage import leasing, references, submission
 from storage.errors import IllegalTransition, ResultPurged, StaleAttempt, StaleDispatcher
 from storage.job_store import Progress, SqlJobStore
 from storage.jobs import Job, JobRequest, JobStatus, Stage, VideoFile
-from storage.tables import deliveries, jobs, row_of
+from storage.sql import leasing, references, submission
+from storage.sql.tables import deliveries, jobs, row_of
 from tests.sample_jobs import VIDEO, lease_next, lease_one, make_request
 
 URL = "https://example.com/hook"

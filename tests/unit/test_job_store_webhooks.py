@@ -11,7 +11,7 @@ from sqlalchemy import Row, select
 from storage.errors import ResultPurged
 from storage.job_store import Idempotency, JobStore, SqlJobStore
 from storage.jobs import JobRequest
-from storage.tables import deliveries
+from storage.sql.tables import deliveries
 from tests.sample_jobs import LEASE_S, MAX_ATTEMPTS, VIDEO, Clock, lease_one, make_request
 
 URL = "https://example.com/hook"

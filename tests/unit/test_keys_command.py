@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from serve.cli import app
 from serve.commands import LOCAL_CONFIG
-from storage.database import Database
+from storage.sql.database import Database
 from storage.tenants import Quota, SqlTenants
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, text
 
-from storage import forgetting
-from storage.birth import knows_since, note_rebuilt
 from storage.deliveries import Outcome, SqlDeliveries
 from storage.job_store import SqlJobStore
 from storage.jobs import JobStatus
-from storage.retention import Retention
-from storage.tables import files, purges
+from storage.lifecycle import forgetting
+from storage.lifecycle.birth import knows_since, note_rebuilt
+from storage.lifecycle.retention import Retention
+from storage.sql.tables import files, purges
 from tests.sample_jobs import (
     VIDEO,
     Clock,

@@ -13,11 +13,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Index, MetaData, text
 
-from storage.database import Database
 from storage.errors import StoreMisconfigured
 from storage.job_store import SqlJobStore
 from storage.jobs import JobStatus
-from storage.tables import jobs, metadata
+from storage.sql.database import Database
+from storage.sql.tables import jobs, metadata
 from tests.postgres import Postgres
 from tests.sample_jobs import VIDEO, lease_one, make_request, sqlite_url, store_config
 

@@ -1,6 +1,6 @@
 """A job that ends its workers is found out without taking others along."""
 
-from deployments.suspects import Suspects
+from deployments.dispatch.suspects import Suspects
 from storage.jobs import Job, JobStatus
 from tests.sample_jobs import make_request
 

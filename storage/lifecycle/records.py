@@ -10,12 +10,12 @@ from typing import Any, Self
 from sqlalchemy import false, select, update
 
 from storage import keys
-from storage.database import Database
 from storage.errors import StorageError
 from storage.job_contract import Idempotency
 from storage.jobs import Feedback, Job, JobEvent, JobRequest, JobStatus, VideoFile
 from storage.object_store import ObjectStore
-from storage.tables import jobs, to_job
+from storage.sql.database import Database
+from storage.sql.tables import jobs, to_job
 
 ENDED = tuple(status for status in JobStatus if status.is_terminal)
 _CONNECTIONS = 8

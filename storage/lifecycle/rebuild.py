@@ -15,15 +15,16 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
-from storage import keys, outbox
-from storage.birth import knows_since, note_rebuilt
+from storage import keys
 from storage.errors import ObjectNotFound, StoreUnavailable
 from storage.job_store import SqlJobStore
 from storage.jobs import JobStatus, VideoFile
+from storage.lifecycle.birth import knows_since, note_rebuilt
+from storage.lifecycle.records import JobEnd, JobRecord, RecordDamaged
 from storage.object_store import ObjectInfo, ObjectStore
-from storage.records import JobEnd, JobRecord, RecordDamaged
-from storage.references import is_being_purged
-from storage.tables import jobs, purges
+from storage.sql import outbox
+from storage.sql.references import is_being_purged
+from storage.sql.tables import jobs, purges
 
 _BATCH = 200  # jobs per transaction
 _CONNECTIONS = 16

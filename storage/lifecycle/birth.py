@@ -5,9 +5,9 @@ import json
 
 from sqlalchemy import func, select
 
-from storage.database import Database
 from storage.facts import SqlFacts
-from storage.tables import jobs
+from storage.sql.database import Database
+from storage.sql.tables import jobs
 
 _BORN, _REBUILT = "job_table_born", "job_table_rebuilt"
 

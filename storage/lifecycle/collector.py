@@ -8,15 +8,16 @@ from uuid import uuid4
 
 from sqlalchemy import Table, delete
 
-from storage import forgetting, keys
-from storage.birth import knows_since
+from storage import keys
 from storage.errors import StoreUnavailable
 from storage.job_store import SqlJobStore
+from storage.lifecycle import forgetting
+from storage.lifecycle.birth import knows_since
+from storage.lifecycle.orphans import Orphans, pages
+from storage.lifecycle.purging import Purger
+from storage.lifecycle.retention import Report, Retention, Tally
 from storage.object_store import ObjectStore
-from storage.orphans import Orphans, pages
-from storage.purging import Purger
-from storage.retention import Report, Retention, Tally
-from storage.tables import api_keys, deliveries, endpoints, files, tenants
+from storage.sql.tables import api_keys, deliveries, endpoints, files, tenants
 
 _CONNECTIONS = 8
 _BATCH = 500  # rows per transaction: others write in between

@@ -9,12 +9,12 @@ from contextlib import suppress
 from functools import partial
 
 from deployments.denoiser import Denoised
-from deployments.fleet import Fleet
-from deployments.foresight import Foresight
-from deployments.journey import Journey, Stages
-from deployments.results import Results
-from deployments.suspects import Suspects
-from deployments.verdict import Retry, Verdict, judge
+from deployments.dispatch.fleet import Fleet
+from deployments.dispatch.foresight import Foresight
+from deployments.dispatch.journey import Journey, Stages
+from deployments.dispatch.results import Results
+from deployments.dispatch.suspects import Suspects
+from deployments.dispatch.verdict import Retry, Verdict, judge
 from diffusion.errors import OutOfMemory
 from monitoring import metrics
 from storage.errors import (

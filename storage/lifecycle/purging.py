@@ -11,9 +11,9 @@ from storage.errors import ObjectNotFound
 from storage.job_contract import Purge
 from storage.job_store import SqlJobStore
 from storage.jobs import VideoFile
+from storage.lifecycle.retention import Tally
 from storage.object_store import ObjectStore
-from storage.retention import Tally
-from storage.tables import jobs, purges
+from storage.sql.tables import jobs, purges
 
 _BATCH = 200
 _LINGER_S = 60.0

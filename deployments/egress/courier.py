@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
-from deployments.egress import Egress, EgressError, Response
-from deployments.webhooks import WebhookConfig, judge, signed_headers
+from deployments.egress.client import Egress, EgressError, Response
+from deployments.egress.webhooks import WebhookConfig, judge, signed_headers
 from monitoring import metrics
 from storage.deliveries import Delivery, Outcome, SqlDeliveries
 from storage.errors import StoreUnavailable

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, select
 from storage.errors import IdempotencyConflict
 from storage.job_contract import Idempotency
 from storage.jobs import JobRequest, JobStatus, VideoFile
-from storage.tables import jobs
+from storage.sql.tables import jobs
 
 
 def repeated(

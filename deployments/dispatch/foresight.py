@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from cluster.eta import Snapshot, eta_s
-from deployments.fleet import Fleet
+from deployments.dispatch.fleet import Fleet
 from monitoring import metrics
 from storage.jobs import Attempt, Job, Stage
 

@@ -2,10 +2,10 @@
 
 from sqlalchemy import select
 
-from storage.database import Database
 from storage.errors import JobNotFound
 from storage.jobs import Job, JobStatus
-from storage.tables import jobs, to_job
+from storage.sql.database import Database
+from storage.sql.tables import jobs, to_job
 
 
 def newest(

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select
 
-from storage.database import hold
 from storage.job_contract import Purge
-from storage.tables import jobs, purges
+from storage.sql.database import hold
+from storage.sql.tables import jobs, purges
 
 _PURGE = (purges.c.seq, purges.c.tenant, purges.c.job_id, purges.c.result_id)
 

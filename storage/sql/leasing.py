@@ -26,12 +26,12 @@ from sqlalchemy import (
 )
 
 from diffusion.params import Priority
-from storage import outbox
-from storage.database import hold
 from storage.errors import StaleDispatcher
 from storage.job_contract import Progress
 from storage.jobs import Attempt, JobStatus
-from storage.tables import dispatchers, jobs, with_events
+from storage.sql import outbox
+from storage.sql.database import hold
+from storage.sql.tables import dispatchers, jobs, with_events
 
 _SERVED = (Priority.INTERACTIVE, Priority.BATCH)  # first to last
 

@@ -14,13 +14,14 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from storage import forgetting, keys
-from storage.database import Database
+from storage import keys
 from storage.errors import ObjectNotFound
 from storage.jobs import JobRequest, VideoFile
+from storage.lifecycle import forgetting
+from storage.lifecycle.retention import Retention, Tally
 from storage.object_store import ObjectInfo, ObjectStore
-from storage.retention import Retention, Tally
-from storage.tables import jobs
+from storage.sql.database import Database
+from storage.sql.tables import jobs
 
 _PAGE = 1000
 _OLDER_THAN_TABLE = "older than the job table: `shopreel jobs rebuild` tells whose they are"

@@ -1,6 +1,6 @@
 """Webhooks as Standard Webhooks has them: who may be told, how it is signed, what an answer means.
 
-Pure; deployments.courier sends them.
+Pure; deployments.egress.courier sends them.
 """
 
 import base64
@@ -15,8 +15,8 @@ from email.utils import parsedate_to_datetime
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from standardwebhooks import Webhook
 
-from deployments.allow_list import UrlNotUsable, find_target
-from deployments.egress import EgressConfig, EgressError, Response, UrlNotAllowed
+from deployments.egress.allow_list import UrlNotUsable, find_target
+from deployments.egress.client import EgressConfig, EgressError, Response, UrlNotAllowed
 from storage.deliveries import Delivery, Outcome
 
 _MIN_SECRET_BYTES = 24

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Connection, literal, select
 
-from storage.database import hold
 from storage.errors import QueueFull, QuotaExceeded
 from storage.job_contract import Caps
 from storage.jobs import JobStatus
-from storage.tables import jobs
+from storage.sql.database import hold
+from storage.sql.tables import jobs
 
 _MINUTE_S = 60
 _ROOM_SOON_S = 5

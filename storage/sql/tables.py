@@ -1,4 +1,4 @@
-"""The tables, and what every store reads and writes in them. `storage/migrations` makes them."""
+"""The tables, and what every store reads and writes in them; `migrations` makes them."""
 
 import json
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ import uuid_utils
 from sqlalchemy import Connection, Row, insert
 
 from storage.jobs import JobRequest
-from storage.tables import deliveries
+from storage.sql.tables import deliveries
 
 
 def announce(db: Connection, ended: Iterable[Row[Any]], now: float) -> None:

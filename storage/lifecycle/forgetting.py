@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, true, update
 
-from storage.database import hold
 from storage.jobs import JobStatus
-from storage.records import ENDED
-from storage.tables import deliveries, files, jobs, purges
+from storage.lifecycle.records import ENDED
+from storage.sql.database import hold
+from storage.sql.tables import deliveries, files, jobs, purges
 
 Address = tuple[str, str]
 """Tenant, and the id of a result or the sha256 of a photo."""

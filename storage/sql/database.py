@@ -17,7 +17,7 @@ from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from storage.errors import StoreUnavailable
-from storage.migrate import is_current, migrate
+from storage.sql.migrate import is_current, migrate
 
 RV = TypeVar("RV")
 

@@ -9,8 +9,8 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone
+from deployments.dispatch.verdict import WORKER_LOST
 from deployments.handover import HandoverLost, ReplicaSilent
-from deployments.verdict import WORKER_LOST
 from diffusion.params import SamplingParams
 from storage.errors import StoreUnavailable
 from storage.jobs import Job, JobEvent, Stage, VideoFile

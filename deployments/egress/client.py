@@ -25,7 +25,7 @@ from pathlib import Path
 import httpx2
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from deployments.allow_list import (
+from deployments.egress.allow_list import (
     Address,
     HostPattern,
     Network,

@@ -1,0 +1,1 @@
+"""How long what is stored lives: records, retention, deletion, and the table made again."""

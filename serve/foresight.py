@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from dataclasses import dataclass
 
 from cluster.cost import CostModel
 from cluster.eta import FACT, STALE_S, Snapshot, eta_s
@@ -14,6 +15,12 @@ log = logging.getLogger(__name__)
 _KEPT_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Eta:
+    seconds: float  # from now until the end
+    error: float | None  # median of |real - foreseen| / real, of the last 100 videos
+
+
 class Foresight:
     """Safe from several threads; asks the database once a second at most."""
 
@@ -23,19 +30,23 @@ class Foresight:
         self._snapshot: Snapshot | None = None
         self._read_at = float("-inf")  # monotonic
 
-    def eta_s(self, job: Job, queue_position: int | None) -> float | None:
-        """Seconds until its end; None: not known. Raises StoreUnavailable."""
+    def eta(self, job: Job, queue_position: int | None) -> Eta | None:
+        """When it will end; None: not known. Raises StoreUnavailable."""
+        snapshot = self._latest()
+        if snapshot is None:
+            return None
+        try:
+            seconds = eta_s(job, snapshot, self._cost, queue_position, time.time())
+        except KeyError:  # a tier that the Dispatcher has and we do not, during a rollout
+            return None
+        return None if seconds is None else Eta(seconds, snapshot.median_error)
+
+    def _latest(self) -> Snapshot | None:
         with self._lock:
             if time.monotonic() - self._read_at >= _KEPT_S:
                 self._snapshot = self._read()
                 self._read_at = time.monotonic()
-            snapshot = self._snapshot
-        if snapshot is None:
-            return None
-        try:
-            return eta_s(job, snapshot, self._cost, queue_position, time.time())
-        except KeyError:  # a tier that the Dispatcher has and we do not, during a rollout
-            return None
+            return self._snapshot
 
     def _read(self) -> Snapshot | None:
         fact = self._facts.get(FACT)

@@ -226,8 +226,8 @@ class Videos:
     def _describe(self, job: Job) -> Video:
         queued, ended = job.status is JobStatus.QUEUED, job.status.is_terminal
         position = self._jobs.queue_position(job.id) if queued else None
-        eta_s = None if ended else self._foresight.eta_s(job, position)
-        return Video.of(job, position, eta_s, self.config.retention.results_s)
+        eta = None if ended else self._foresight.eta(job, position)
+        return Video.of(job, position, eta, self.config.retention.results_s)
 
     # Change.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from diffusion.params import Priority
+from serve.foresight import Eta
 from storage.jobs import Feedback, Job, JobEvent, JobStatus
 
 MEMORY_LADDER = (
@@ -78,6 +79,9 @@ class Video(BaseModel):
     steps: int
     queue_position: int | None
     eta_seconds: float | None = Field(description="until it is completed, as foreseen now")
+    eta_error: float | None = Field(
+        description="how far such forecasts were off lately: median of |real - foreseen| / real"
+    )
     attempt: int
     tier: str | None = Field(description="class of GPU that makes or made it")
     seed: int
@@ -100,7 +104,7 @@ class Video(BaseModel):
         cls,
         job: Job,
         queue_position: int | None = None,
-        eta_seconds: float | None = None,
+        eta: Eta | None = None,
         kept_s: float | None = None,
     ) -> "Video":
         """`kept_s`: how long results are kept; None: for ever."""
@@ -133,7 +137,8 @@ class Video(BaseModel):
             step=job.step if result is None else sampling.num_inference_steps,
             steps=sampling.num_inference_steps,
             queue_position=queue_position,
-            eta_seconds=None if eta_seconds is None else round(eta_seconds, 1),
+            eta_seconds=eta and round(eta.seconds, 1),
+            eta_error=eta and eta.error and round(eta.error, 3),
             attempt=job.attempt,
             tier=job.tier,
             seed=sampling.seed,

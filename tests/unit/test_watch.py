@@ -18,6 +18,7 @@ from sse_starlette import EventSourceResponse
 from sseclient import SSEClient
 
 from serve.events import event_stream
+from serve.foresight import Eta
 from serve.schemas import Video
 from serve.watch import Watch
 from storage.errors import StoreUnavailable
@@ -195,7 +196,7 @@ class Server(uvicorn.Server):
         app, watch = FastAPI(), Watch(table.jobs, POLL_S)
 
         async def describe(job: Job) -> Video:
-            return Video.of(job, eta_seconds=4.5)
+            return Video.of(job, eta=Eta(4.5, None))
 
         @app.get("/events")
         async def events(

@@ -16,6 +16,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import Future
+from itertools import islice
 from pathlib import Path
 from typing import IO, Self
 
@@ -29,6 +30,7 @@ _PORTS = range(20_000, 22_760, 5)
 19999) and, gRPC ports included, below the ports that Linux hands out to clients (32768 on)."""
 
 _PORT_FILE = "port"
+_READ_BACK = 20
 """In the folder: where the server was last seen to listen."""
 
 _GRPC_OFFSET = 10_000
@@ -102,7 +104,7 @@ class EmbeddedS3:
         return self._folder / "weed.log"
 
     def start(self) -> Self:
-        """Returns once an object could be written. Raises EmbeddedS3Failed."""
+        """Returns once objects can be written and read. Raises EmbeddedS3Failed."""
         if self.is_running:
             raise RuntimeError("the embedded S3 server is running already")
         self.stop()  # a server that died by itself still holds our lock
@@ -176,7 +178,13 @@ class EmbeddedS3:
             try:
                 store.ensure_bucket()
                 store.put("_ready", b"", "text/plain")
-                return store.delete("_ready")
+                store.delete("_ready")
+                # Volumes of an earlier run are mounted one by one, and what lies in them is an
+                # error until then.
+                for found in islice(store.iter_objects(""), _READ_BACK):
+                    if found.size_bytes:
+                        store.get_range(found.key, 0, 1)
+                return
             except StoreUnavailable as error:
                 if self._keeper is None or not self._keeper.is_alive():
                     raise EmbeddedS3Failed(

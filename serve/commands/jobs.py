@@ -15,6 +15,7 @@ from rich.table import Table
 from serve.commands.stores import open_database, open_jobs, open_stores
 from storage import keys
 from storage.deliveries import Delivery, SqlDeliveries
+from storage.errors import ObjectNotFound
 from storage.jobs import Job, JobStatus
 from storage.lifecycle.records import JobRecord
 from storage.sql import overview
@@ -87,7 +88,10 @@ def run_retry(job_id: str, config: Path | None, data: Path) -> None:
         job = stores.jobs.retry(job_id)
         # A rebuild must bring back neither its end nor its deadline.
         key = keys.request_key(job_id)
-        stood = JobRecord.from_json(stores.objects.get(key), job.created_at)
+        try:
+            stood = JobRecord.from_json(stores.objects.get(key), job.created_at)
+        except ObjectNotFound:  # its creation was cut short just before this was written
+            stood = JobRecord(job.request, None, job.created_at)
         record = replace(stood, request=job.request)
         stores.objects.put(key, record.to_json(), "application/json")
         stores.objects.delete(keys.end_key(job_id))

@@ -21,10 +21,19 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
 
 
 @pytest.fixture
-def s3(s3_server: EmbeddedS3) -> ObjectStoreConfig:
+def s3(s3_server: EmbeddedS3) -> Iterator[ObjectStoreConfig]:
     config = s3_server.config.model_copy(update={"bucket": f"test-{uuid4().hex[:12]}"})
     S3ObjectStore(config).ensure_bucket()
-    return config
+    yield config
+    remove_bucket(config)
+
+
+def remove_bucket(config: ObjectStoreConfig) -> None:
+    """SeaweedFS gives each bucket volumes of its own, of which a server has so many."""
+    store = S3ObjectStore(config)
+    for found in store.iter_objects(""):
+        store.delete(found.key)
+    store._client.remove_bucket(config.bucket)
 
 
 @pytest.fixture(scope="session")

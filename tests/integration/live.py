@@ -44,7 +44,7 @@ def write_config(path: Path, **changes: Any) -> Path:
         section = application["args"]
         *parents, leaf = name.split(".")
         for parent in parents:
-            section = section[int(parent) if parent.isdigit() else parent]
+            section = section[int(parent)] if parent.isdigit() else section.setdefault(parent, {})
         section[leaf] = value
     path.write_text(yaml.safe_dump(document))
     return path

@@ -30,8 +30,10 @@ _PORTS = range(20_000, 22_760, 5)
 19999) and, gRPC ports included, below the ports that Linux hands out to clients (32768 on)."""
 
 _PORT_FILE = "port"
-_READ_BACK = 20
 """In the folder: where the server was last seen to listen."""
+
+_READ_BACK = 20
+"""Objects that must be readable again before a restarted server counts as ready."""
 
 _GRPC_OFFSET = 10_000
 """weed's own. Its worker dials the admin's gRPC port there, whatever -admin.port.grpc says."""

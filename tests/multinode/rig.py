@@ -1,5 +1,6 @@
 """The whole application on a head and two GPU nodes: an a100 that holds two replicas, an rtx4090
-that holds one and cannot take large clips."""
+that holds one and cannot take large clips. The job table is in Postgres, so that the API may run
+on any node."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -34,10 +35,10 @@ SMALL: dict[str, Any] = {"size": "64x64", "num_frames": 8}
 
 
 class MultiNode:
-    def __init__(self, folder: Path, s3: ObjectStoreConfig, model: Path):
+    def __init__(self, folder: Path, s3: ObjectStoreConfig, postgres: str, model: Path):
         self._s3 = s3
         self.store = S3ObjectStore(s3)
-        self.jobs_config = JobStoreConfig(url=f"sqlite:///{folder / 'jobs.sqlite'}", lease_s=6)
+        self.jobs_config = JobStoreConfig(url=postgres, lease_s=6)
         self._port = free_port()
         self._document = _document(folder, s3, self.jobs_config, model, self._port)
         self._cluster: Any = None
@@ -116,10 +117,13 @@ class MultiNode:
         ]
 
     def create(self, **fields: Any) -> str:
-        with Client(f"http://127.0.0.1:{self._port}") as client:
+        with self.client() as client:
             video = client.create(PHOTO, **{"prompt": "a watch turns", **SMALL, **fields})
         video_id: str = video["id"]
         return video_id
+
+    def client(self) -> Client:
+        return Client(f"http://127.0.0.1:{self._port}")
 
     def job(self, job_id: str) -> Job:
         return self.jobs.get(TENANT, job_id)
@@ -174,8 +178,9 @@ def _document(
                 "secret_key": s3.secret_key.get_secret_value(),
             },
             "job_store": jobs.model_dump(),
-            "stages.api.labels": head,
-            "stages.dispatcher.labels": head,
+            "stages.api.min_replicas": 2,
+            "stages.api.max_replicas": 2,
+            "stages.dispatcher.labels": head,  # as tests/multinode/test_fleet.py ends other nodes
             "stages.housekeeper.labels": head,
             "tiers": [
                 {
@@ -227,8 +232,8 @@ def _cmdline(process: psutil.Process) -> list[str]:
 
 
 @contextmanager
-def running(folder: Path, s3: EmbeddedS3, model: Path) -> Iterator[MultiNode]:
-    rig = MultiNode(folder, s3.config, model)
+def running(folder: Path, s3: EmbeddedS3, postgres: str, model: Path) -> Iterator[MultiNode]:
+    rig = MultiNode(folder, s3.config, postgres, model)
     try:
         rig.start()
         yield rig

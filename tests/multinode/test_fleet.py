@@ -28,6 +28,15 @@ def test_replicas_stand_on_the_tiers_and_fractions_asked_for(fleet: MultiNode) -
     assert fleet.nodes_of("Denoiser-rtx4090") == []  # at rest
 
 
+def test_api_replicas_of_several_nodes_share_one_table(fleet: MultiNode) -> None:
+    assert len(set(fleet.nodes_of("VideoAPI"))) == 2
+    job_id = fleet.create()
+    fleet.completed(job_id)
+    with fleet.client() as client:
+        seen = [client.get(job_id) for _ in range(20)]
+    assert seen == [seen[0]] * 20
+
+
 def test_a_tier_at_rest_is_woken_by_a_backlog_and_goes_to_rest_again(fleet: MultiNode) -> None:
     jobs = [fleet.create(seed=n, **MIDDLE) for n in range(12)]
     fleet.until(lambda: fleet.replicas()["Denoiser-rtx4090"] == 1, 60, fleet.replicas)

@@ -153,7 +153,7 @@ def test_fifty_mixed_jobs_under_random_kills_have_one_result_each(fleet: MultiNo
                 kills += 1
         time.sleep(0.2)
     done = fleet.completed(*jobs, patience_s=5)
-    assert kills >= 8
+    assert kills >= 6
     results = [info.key for info in fleet.store.iter_objects("results/default/")]
     for job in done:
         assert job.result is not None

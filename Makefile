@@ -27,11 +27,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install ## product photos to MP4 files through a real one-machine cluster
 	$(BIN)/shopreel demo
 
-test: install ## unit tests (no Ray), integration (real Ray, S3, Postgres), several nodes, faults
+test: install ## unit tests (no Ray; SQLite and Postgres), integration (real Ray, S3), several nodes
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/integration
 	$(BIN)/python -m pytest tests/multinode
-	$(BIN)/python -m pytest tests/faults
 
 test-faults: install ## inject faults into a running service; print what was accepted, lost, seen twice
 	$(BIN)/python -m pytest tests/faults --fault-table

@@ -200,6 +200,7 @@ def _document(
             "job_store": jobs.model_dump(),
             "stages.api.labels": head,
             "stages.dispatcher.labels": head,
+            "stages.housekeeper.labels": head,
         },
     )
     document: dict[str, Any] = yaml.safe_load(config.read_text())

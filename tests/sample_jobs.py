@@ -3,12 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sqlalchemy import Connection, text
-
 from diffusion.params import Priority, SamplingParams
 from storage.job_store import JobStore, JobStoreConfig
 from storage.jobs import Attempt, Job, JobEvent, JobRequest, OutputParams, VideoFile
-from storage.sql.tables import jobs
 
 LEASE_S = 30.0
 MAX_ATTEMPTS = 3
@@ -74,16 +71,3 @@ def ways_out(store: JobStore, events: Sequence[JobEvent] = ()) -> list[Callable[
         lambda attempt: store.fail(attempt, "internal", "", events),
         lambda attempt: store.release(attempt, "internal", events=events),
     ]
-
-
-def insert_copies(db: Connection, job_id: str, count: int) -> None:
-    """Rows like that of an ended job, by plain SQL: completed at 0.001 s, 0.002 s, ... after 1970,
-    each two with one result."""
-    own = ("seq", "id", "result_id", "completed_at")
-    names = ", ".join(column.name for column in jobs.c if column.name not in own)
-    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)"
-    rows = f"SELECT 'copy-' || i, 'r' || (i / 2), i / 1000.0, {names} FROM n, jobs WHERE id = :id"
-    db.execute(
-        text(f"{numbers} INSERT INTO jobs (id, result_id, completed_at, {names}) {rows}"),
-        {"count": count, "id": job_id},
-    )

@@ -24,6 +24,7 @@ from storage.lifecycle.records import JobEnd, JobRecord, RecordDamaged
 from storage.object_store import ObjectInfo, ObjectStore
 from storage.sql import outbox
 from storage.sql.references import is_being_purged
+from storage.sql.submission import new_row
 from storage.sql.tables import jobs, purges
 
 _BATCH = 200  # jobs per transaction
@@ -149,19 +150,7 @@ def _last_attempt(objects: ObjectStore, job_id: str) -> int:
 
 def _row(record: JobRecord) -> dict[str, Any]:
     """Of a job that waits. The same columns for every job: rows are inserted together."""
-    request, idempotency = record.request, record.idempotency
-    return {
-        "id": request.id,
-        "tenant": request.tenant,
-        "idempotency_key": idempotency and idempotency.key,
-        "fingerprint": idempotency and idempotency.fingerprint,
-        "request": request.to_json().decode(),
-        "sku": request.sku,
-        "priority": request.priority,
-        "deadline_at": request.deadline_at,
-        "photo_sha256": request.photo_sha256,
-        "status": JobStatus.QUEUED,
-        "created_at": record.created_at,
+    return new_row(record.request, record.idempotency, None, record.created_at) | {
         "started_at": None,
         "completed_at": None,
         "attempt": 0,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, text
 
+from benchmarks.parts.lifecycle import insert_copies
 from storage.deliveries import Outcome, SqlDeliveries
 from storage.job_store import SqlJobStore
 from storage.jobs import JobStatus
@@ -17,7 +18,6 @@ from storage.sql.tables import files, purges
 from tests.sample_jobs import (
     VIDEO,
     Clock,
-    insert_copies,
     lease_one,
     make_request,
     sqlite_url,

@@ -25,6 +25,7 @@ PARTS = (
     "nodes",
     "api",
     "lifecycle",
+    "manifest",
 )
 
 

@@ -10,6 +10,10 @@ NEGATIVE_PROMPT = (
 """After the model authors' own default (ali-vilab/i2vgen-xl)."""
 
 
+DEFAULT_PRESET = "standard"
+"""Where a request names neither preset nor category."""
+
+
 class Preset(BaseModel):
     """Defaults of one quality level; every value can be overridden by the request."""
 

@@ -165,7 +165,9 @@ def _running_s(job: Job, snapshot: Snapshot, cost: CostModel, now: float) -> flo
     # An earlier attempt's time is in `started_at` too, so only a first one can be observed.
     if job.attempt > 1 or job.step == 0 or job.started_at is None:
         return modelled_s
-    spent_s = max(0.0, now - job.started_at - snapshot.stage_s.get(Stage.ENCODING, 0.0))
+    spent_s = now - job.started_at - snapshot.stage_s.get(Stage.ENCODING, 0.0)
+    if spent_s <= 0:  # a clock was set meanwhile, or it was quicker than any before
+        return modelled_s
     observed_s = spent_s * left_s / (whole_s - left_s)
     done = job.step / job.request.sampling.num_inference_steps
     return done * observed_s + (1 - done) * modelled_s

@@ -23,6 +23,7 @@ import psutil
 
 from cluster.capacity import NoRoom, require_room
 from cluster.embedded_s3 import EmbeddedS3
+from cluster.local_parts import Own, Parts
 from cluster.stage import StageConfig
 
 APP_NAME = "shopreel"
@@ -31,7 +32,6 @@ _LOGICAL_CPUS = 16
 _OBJECT_STORE_BYTES = 300 << 20
 _START_TIMEOUT_S = 180.0
 _DRAIN_S = 30.0
-_TINY = "tiny"
 
 
 class ClusterFailed(Exception):
@@ -88,7 +88,7 @@ class LocalCluster:
         self._s3: EmbeddedS3 | None = None
 
     def start(
-        self, document: Mapping[str, Any], own: "Own", stages: Mapping[str, StageConfig]
+        self, document: Mapping[str, Any], own: Own, stages: Mapping[str, StageConfig]
     ) -> Endpoints:
         """Bring up what `own` says is ours, then deploy the Serve config `document`.
 
@@ -133,37 +133,14 @@ class LocalCluster:
         except BlockingIOError as e:
             raise ClusterFailed(f"another cluster runs on {self._data}") from e
 
-    def _prepare(self, own: "Own") -> None:
-        # Those who share an SQLite file must meet where that is: on the one node there is.
-        sharing = ("API", "DISPATCHER", "HOUSEKEEPER")
-        settings = {f"STAGES__{stage}__LABELS__ROLE": "head" for stage in sharing}
-        if own.object_store:
-            self._report("starting the embedded S3 server")
-            self._s3 = s3 = EmbeddedS3(self._data / "s3")
-            self._ends.callback(s3.stop)
-            config = s3.start().config
-            settings |= {
-                "OBJECT_STORE__ENDPOINT": config.endpoint,
-                "OBJECT_STORE__BUCKET": config.bucket,
-                "OBJECT_STORE__ACCESS_KEY": config.access_key,
-                "OBJECT_STORE__SECRET_KEY": config.secret_key.get_secret_value(),
-            }
-        if own.job_store:
-            settings["JOB_STORE__URL"] = f"sqlite:///{self._data / 'jobs.sqlite'}"
-        if own.tiny_model:
-            folder = self._data / "models" / _TINY
-            if not (folder / "model_index.json").exists():
-                from diffusion.tiny import write_tiny_model
-
-                self._report("writing the tiny model")
-                write_tiny_model(folder)
-            settings["MODEL__SOURCE"] = str(folder)
+    def _prepare(self, own: Own) -> None:
+        parts = Parts(self._data, own, self._report, self._ends)
+        self._s3 = parts.s3
         # The daemons of Ray inherit this process's environment and hand it to every replica.
-        for name, value in settings.items():
-            self._ends.callback(
-                _set_variable, f"SHOPREEL_{name}", os.environ.get(f"SHOPREEL_{name}")
-            )
-            _set_variable(f"SHOPREEL_{name}", value)
+        for name, value in parts.settings.items():
+            variable = f"SHOPREEL_{name}"
+            self._ends.callback(_set_variable, variable, os.environ.get(variable))
+            _set_variable(variable, value)
 
     def _start_ray(self, document: Mapping[str, Any]) -> Endpoints:
         import ray
@@ -262,15 +239,6 @@ class LocalCluster:
             shutil.copytree(found, logs, dirs_exist_ok=True, ignore_dangling_symlinks=True)
         shutil.rmtree(temp, ignore_errors=True)
         (self._data / "ray-temp").unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Own:
-    """Which parts a one-machine cluster provides itself because the configuration names none."""
-
-    object_store: bool
-    job_store: bool
-    tiny_model: bool
 
 
 def _check_room(stages: Mapping[str, StageConfig]) -> None:

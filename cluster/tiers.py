@@ -24,6 +24,9 @@ class TierConfig(StageConfig):
     orphan_s: float = Field(20.0, gt=0, description="no Dispatcher for so long: hand clips out")
     engine: EngineConfig = Field(default_factory=EngineConfig)
     tflops: float = Field(40.0, gt=0, description="sustained, before anything was measured")
+    cost_per_hour: float | None = Field(
+        None, ge=0, description="of one replica, for usage.cost; in the config's `currency`"
+    )
 
     @model_validator(mode="after")
     def _batch_has_a_slot(self) -> "TierConfig":

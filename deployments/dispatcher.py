@@ -19,6 +19,7 @@ from cluster.cost import CostModel
 from cluster.eta import FACT
 from cluster.ladder import Floor
 from cluster.tiers import TierConfig
+from deployments.dispatch.adoption import adopt
 from deployments.dispatch.attempts import Attempts
 from deployments.dispatch.fleet import Fleet
 from deployments.dispatch.foresight import Foresight
@@ -27,7 +28,7 @@ from deployments.dispatch.results import Results, Twins
 from storage.errors import StaleDispatcher, StoreUnavailable
 from storage.facts import SqlFacts
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.jobs import Attempt
+from storage.jobs import Attempt, Job
 from storage.object_store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -89,9 +90,10 @@ class Dispatcher:
         self._foresight = Foresight(self._fleet)
         if fact := await asyncio.to_thread(self._facts.get, FACT):
             self._foresight.resume(fact.value)
+        self._results = Results(objects)
         self._attempts = Attempts(
             self._jobs,
-            Results(objects),
+            self._results,
             self._fleet,
             self._foresight,
             Stages(*stages),
@@ -232,16 +234,19 @@ class Dispatcher:
 
     async def _lease(self) -> bool:
         """Start what should run now; whether anything did."""
-        plan = await self._plan()
+        plan, waiting = await self._plan()
         if not plan or not self._is_open:
             return False
-        leased = await self._patiently(self._jobs.lease, self._epoch, plan)
+        # Before they fail for a lost worker, or are run again: it may have got to its end.
+        worn_out = await adopt(self._jobs, self._results, waiting)
+        leased = await self._patiently(self._jobs.lease, self._epoch, plan, worn_out)
         for job in leased or ():
             self._attempts.start(job)
         return bool(leased)
 
-    async def _plan(self) -> dict[str, str]:
-        """The tier of every job that should start, "" for those that no tier can take any more.
+    async def _plan(self) -> tuple[dict[str, str], Sequence[Job]]:
+        """The tier of every job that should start, "" for those that no tier can take any more; and
+        all jobs that were looked at.
 
         Looks further down the queue while what it finds waits for one tier and another has room.
         """
@@ -250,9 +255,9 @@ class Dispatcher:
             waiting = await self._patiently(self._jobs.waiting, look)
             queued = await self._patiently(self._jobs.queued)
             if waiting is None or queued is None:
-                return {}
+                return {}, ()
             if self._attempts.reporting(waiting):
-                return {}  # the clock was set: the next beat renews what has not run out
+                return {}, ()  # the clock was set: the next beat renews what has not run out
             under_way = self._attempts.jobs
             alone = self._twins.without(waiting, under_way)
             # Twins are no work. Of those not looked at, as many are taken to be twins.
@@ -262,7 +267,7 @@ class Dispatcher:
             starts = plan.starts | {job.id: "" for job in misfits}
             seen_all = len(waiting) < look or look >= _MOST_CANDIDATES
             if starts or seen_all or not self._fleet.has_room:
-                return starts
+                return starts, waiting
             look *= 4
 
     async def _patiently(self, call: Any, *args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""VideoEncoder: frames to a published result. Interpolate, encode, verify, store, commit once."""
+"""VideoEncoder: frames to a published result. Measure, interpolate, encode, verify, commit once."""
 
 import asyncio
 import hashlib
@@ -15,6 +15,7 @@ from cluster.stage import StageConfig
 from deployments.decoder import Decoded
 from deployments.handover import take
 from deployments.health import Work
+from deployments.quality_meter import QualityMeter
 from deployments.timing import Stopwatch
 from diffusion.params import SamplingParams
 from monitoring import metrics
@@ -25,6 +26,8 @@ from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from video.errors import EncodeFailed
 from video.interpolate import InterpolationConfig, interpolate
 from video.mp4 import Mp4Config, VideoInfo, choose_codec, probe_mp4, write_mp4
+from video.photo import PhotoLimits
+from video.quality import Quality
 from video.stills import poster, spritesheet
 
 if TYPE_CHECKING:
@@ -37,6 +40,9 @@ log = logging.getLogger(__name__)
 class VideoEncoderConfig(StageConfig):
     mp4: Mp4Config = Field(default_factory=Mp4Config)
     interpolation: InterpolationConfig = Field(default_factory=InterpolationConfig)
+    lpips_weights: Path | None = Field(
+        None, description="safetensors, see diffusion/lpips.py; without them LPIPS is not measured"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +53,23 @@ class _Encoded:
     info: VideoInfo
     sha256: str
     timings: dict[str, float]
+    quality: Quality
 
 
 class VideoEncoder:
-    def __init__(self, config: VideoEncoderConfig, store: ObjectStoreConfig):
+    def __init__(
+        self,
+        config: VideoEncoderConfig,
+        store: ObjectStoreConfig,
+        limits: PhotoLimits,
+    ):
         import cv2
 
         cv2.setNumThreads(config.threads)
         self._config = config
         self._codec = choose_codec(config.mp4)
         self._store = S3ObjectStore(store)
+        self._meter = QualityMeter(self._store, limits, config.lpips_weights, config.threads)
         self._lock = asyncio.Lock()
         self._work = Work(config.stall_s)
 
@@ -78,11 +91,12 @@ class VideoEncoder:
         frames are gone, StoreUnavailable.
         """
         frames: NDArray[np.uint8] = await take(decoded.frames)
+        photo = await asyncio.to_thread(self._meter.photo, request)
         async with self._lock:
             encoded = await asyncio.to_thread(
-                self._encode, request, sampling, frames, timings, warnings
+                self._encode, request, sampling, frames, photo, timings, warnings
             )
-        for stage in ("interpolation", "video_encoding"):
+        for stage in ("quality", "interpolation", "video_encoding"):
             metrics.STAGE_SECONDS.observe(encoded.timings[stage], tags={"stage": stage})
 
         watch = Stopwatch()
@@ -109,11 +123,16 @@ class VideoEncoder:
         request: JobRequest,
         sampling: SamplingParams,
         frames: "NDArray[np.uint8]",
+        photo: bytes | None,
         timings: dict[str, float],
         warnings: list[str],
     ) -> _Encoded:
-        interpolating, encoding = Stopwatch(), Stopwatch()
+        measuring, interpolating, encoding = Stopwatch(), Stopwatch(), Stopwatch()
         output = request.output
+        with self._work.under_way(), measuring.running():
+            quality = self._meter.measure(request, sampling, frames, photo)
+        if photo is None:
+            warnings = [*warnings, "the photo was gone: likeness to it and score are not measured"]
         with interpolating.running():
             played = interpolate(frames, output.inbetweens, self._config.interpolation)
         fps = output.fps * (output.inbetweens + 1)
@@ -135,6 +154,7 @@ class VideoEncoder:
         sha256 = hashlib.sha256(video).hexdigest()
         timings = {
             **timings,
+            "quality": measuring.seconds,
             "interpolation": interpolating.seconds,
             "video_encoding": encoding.seconds,
         }
@@ -143,11 +163,14 @@ class VideoEncoder:
             "request": recipe,
             "tenant": request.tenant,
             "result_id": request.result_id,  # whose files these are, where the job is gone
-            "job_id": request.id,
-            "sku": request.sku,
-            "title": request.title,
-            "metadata": dict(request.metadata),
+            "first_job": {  # who had it made; others may share it since
+                "id": request.id,
+                "sku": request.sku,
+                "title": request.title,
+                "metadata": dict(request.metadata),
+            },
             "timings": timings,
+            "quality": asdict(quality),
             "warnings": [*request.warnings, *warnings],
         }
         return _Encoded(
@@ -163,6 +186,7 @@ class VideoEncoder:
             info,
             sha256,
             timings,
+            quality,
         )
 
     def _recipe(self, request: JobRequest, sampling: SamplingParams) -> dict[str, Any]:
@@ -217,4 +241,5 @@ def _video_file(request: JobRequest, attempt: Attempt, encoded: _Encoded) -> Vid
         fps=encoded.info.fps,
         seconds=encoded.info.seconds,
         timings=encoded.timings,
+        quality=encoded.quality,
     )

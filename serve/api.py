@@ -2,15 +2,16 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from deployments.egress.client import Egress
 from diffusion.model_folder import ModelCard
 from serve.admission import Admission
-from serve.auth import authenticator
+from serve.auth import Authenticator, authenticator
 from serve.config import AppConfig
+from serve.contents import Contents
 from serve.files import Files
 from serve.foresight import Foresight
+from serve.memory import MemoryBudget
 from serve.readiness import Readiness
 from serve.store_threads import StoreThreads
 from serve.videos import Videos
@@ -37,9 +38,11 @@ class Api:
     """`tenant_of` is a FastAPI dependency: whose request it is."""
 
     videos: Videos
+    contents: Contents
     files: Files
     readiness: Readiness
-    tenant_of: Callable[..., Any]
+    tenant_of: Authenticator
+    memory: MemoryBudget
 
 
 def open_api(
@@ -54,8 +57,8 @@ def open_api(
     assert config.object_store is not None
     jobs, objects = SqlJobStore(config.job_store), S3ObjectStore(config.object_store)
     tenants = SqlTenants(jobs.database, cache_s=config.auth.cache_s)
-    store = StoreThreads()
-    files = Files(SqlFiles(jobs.database), objects, store, photos)
+    store, memory = StoreThreads(), MemoryBudget(config.limits.max_body_bytes_at_once)
+    files = Files(SqlFiles(jobs.database), objects, store, photos, config.auth.enabled)
     videos = Videos(
         config,
         model,
@@ -65,6 +68,7 @@ def open_api(
         store,
         files,
         photos,
+        memory,
         Egress(config.egress),
         Foresight(SqlFacts(jobs.database), admission.cost),
         Watch(jobs),
@@ -73,7 +77,9 @@ def open_api(
     )
     return Api(
         videos,
+        Contents(jobs, objects, store),
         files,
         Readiness(jobs, objects, dispatcher.broken),
         authenticator(config.auth, config.quota, tenants),
+        memory,
     )

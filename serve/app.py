@@ -75,7 +75,9 @@ def build_app(args: Mapping[str, Any]) -> Application:
         for tier in config.tiers
     ]
     decoder = _stage(Decoder, stages.decoder).bind(stages.decoder, model, digests, store)
-    video_encoder = _stage(VideoEncoder, stages.video_encoder).bind(stages.video_encoder, store)
+    video_encoder = _stage(VideoEncoder, stages.video_encoder).bind(
+        stages.video_encoder, store, config.limits.photo
+    )
     dispatcher = serve.deployment(**stages.dispatcher.options())(Dispatcher).bind(
         stages.dispatcher,
         jobs,

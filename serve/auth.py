@@ -6,9 +6,9 @@ The Tenant that it gives always has a quota: its own, or the server's default.
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serve.errors import AUTHENTICATION, CHALLENGE, ApiError
 from serve.rate import FailureRate, RequestRate
-from storage.errors import UnknownKey
+from storage.errors import StoreUnavailable, UnknownKey
 from storage.tenants import Quota, SqlTenants, Tenant
 
 DEFAULT_TENANT = "default"
@@ -42,10 +42,18 @@ class AuthConfig(BaseModel):
     failures_per_minute: int = Field(30, ge=1)  # wrong keys, per client address and API replica
 
 
-def authenticator(
-    config: AuthConfig, quota: Quota, tenants: SqlTenants
-) -> Callable[..., Awaitable[Tenant]]:
-    """The dependency. `quota` is that of tenants who have none of their own."""
+class Authenticator(Protocol):
+    """Itself is the dependency."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[Tenant]: ...
+
+    async def still_knows(self, request: Request) -> bool:
+        """Whether the key of a request that it let in holds still, for those that last."""
+        ...
+
+
+def authenticator(config: AuthConfig, quota: Quota, tenants: SqlTenants) -> Authenticator:
+    """`quota` is that of tenants who have none of their own."""
     return KeyHolders(config, quota, tenants) if config.enabled else Everybody(quota)
 
 
@@ -58,6 +66,9 @@ class Everybody:
 
     async def __call__(self, request: Request) -> Tenant:
         return _counted(self._rate, request, self._tenant, self._quota)
+
+    async def still_knows(self, request: Request) -> bool:
+        return True
 
 
 class KeyHolders:
@@ -75,6 +86,16 @@ class KeyHolders:
         key = credentials.credentials
         tenant = self._tenants.recall(key) or await self._look_up(key, _network(request))
         return _counted(self._rate, request, tenant, tenant.quota or self._default)
+
+    async def still_knows(self, request: Request) -> bool:
+        _, _, key = request.headers["authorization"].partition(" ")
+        try:
+            await asyncio.to_thread(self._tenants.authenticate, key.strip())
+        except UnknownKey:
+            return False
+        except StoreUnavailable:  # not known now; a stream outlives a table that is away
+            return True
+        return True
 
     async def _look_up(self, key: str, address: str) -> Tenant:
         # Looked up in any case: behind a gateway, whoever guesses has everybody's address.

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -88,6 +88,9 @@ class Client:
     def cancel(self, video_id: str) -> Video:
         """A video that has ended stays as it ended."""
         return self._json(self._request("POST", f"/v1/videos/{video_id}/cancel"))
+
+    def preview_prompt(self, fields: Mapping[str, str]) -> dict[str, Any]:
+        return self._json(self._request("POST", "/v1/prompts:preview", json=dict(fields)))
 
     def delete(self, video_id: str) -> None:
         self._request("DELETE", f"/v1/videos/{video_id}")

@@ -7,7 +7,7 @@ are set as a whole, as JSON.
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from pydantic_settings import (
 from ray.serve.schema import ServeDeploySchema
 from sqlalchemy import make_url
 
-from catalog.presets import Preset, default_presets
+from catalog.categories import Category, default_categories
+from catalog.presets import DEFAULT_PRESET, Preset, default_presets
 from cluster.local import APP_NAME
 from cluster.stage import StageConfig
 from cluster.tiers import TierConfig
@@ -44,12 +45,12 @@ from deployments.text_encoder import TextEncoderConfig
 from deployments.video_encoder import VideoEncoderConfig
 from diffusion.model_folder import ModelConfig
 from serve.auth import AuthConfig
+from serve.config_origins import Given, settings_in_force
+from serve.limits import Limits
 from storage.job_store import JobStoreConfig
 from storage.lifecycle.retention import Retention
 from storage.object_store import ObjectStoreConfig
 from storage.tenants import Quota
-from video.photo import PhotoLimits
-from video.photo_pool import PhotoPoolConfig
 
 ENVIRONMENT_PREFIX = "SHOPREEL_"
 _NO_SETTINGS = ("SHOPREEL_URL", "SHOPREEL_API_KEY", "SHOPREEL_TEST_DATA")
@@ -58,28 +59,6 @@ _NO_SETTINGS = ("SHOPREEL_URL", "SHOPREEL_API_KEY", "SHOPREEL_TEST_DATA")
 
 class ConfigError(Exception):
     """The file or the environment asks for what cannot be; says where and what is allowed."""
-
-
-class Limits(BaseModel):
-    """What one request may ask for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    photo: PhotoLimits = Field(default_factory=PhotoLimits)
-    photo_pool: PhotoPoolConfig = Field(default_factory=PhotoPoolConfig)
-    max_body_bytes: int = Field(32 << 20, gt=0)
-    max_body_bytes_at_once: int = Field(
-        256 << 20, gt=0, description="of all bodies that one API replica holds; above it 503"
-    )
-    max_area_px: int = Field(1280 * 768, gt=0, description="width x height of one frame")
-    max_prompt_chars: int = Field(2000, gt=0)
-    max_lingering: int = Field(
-        500, ge=0, description="event streams and waiting requests at once, per API replica"
-    )
-    max_lingering_per_tenant: int = Field(250, ge=0)
-    max_queued_jobs: int = Field(
-        100_000, gt=0, description="of all tenants; above it new ones are sent away with a 503"
-    )
 
 
 class Stages(BaseModel):
@@ -122,8 +101,12 @@ class AppConfig(BaseSettings):
     egress: EgressConfig = Field(default_factory=EgressConfig)
     webhooks: WebhookConfig = Field(default_factory=WebhookConfig)
     presets: dict[str, Preset] = Field(default_factory=default_presets)
+    categories: dict[str, Category] = Field(default_factory=default_categories)
     limits: Limits = Field(default_factory=Limits)
     tiers: tuple[TierConfig, ...] = Field(min_length=1)
+    currency: str | None = Field(
+        None, pattern=r"^[A-Z]{3}$", description="of the tiers' cost_per_hour; ISO 4217"
+    )
     stages: Stages = Field(default_factory=Stages)
     wait_for_nodes: bool = Field(
         False,
@@ -134,9 +117,19 @@ class AppConfig(BaseSettings):
     @field_validator("presets")
     @classmethod
     def _standard_exists(cls, presets: dict[str, Preset]) -> dict[str, Preset]:
-        if "standard" not in presets:
-            raise ValueError("a preset named 'standard' is the default of every request")
+        if DEFAULT_PRESET not in presets:
+            raise ValueError(f"a preset named {DEFAULT_PRESET!r} is the default of every request")
         return presets
+
+    @model_validator(mode="after")
+    def _categories_start_from_presets(self) -> "AppConfig":
+        for name, category in self.categories.items():
+            if category.preset not in self.presets:
+                raise ValueError(
+                    f"categories.{name} starts from the preset {category.preset!r}, which is not"
+                    f" among {', '.join(self.presets)}"
+                )
+        return self
 
     @field_validator("tiers")
     @classmethod
@@ -220,8 +213,10 @@ class LoadedConfig:
         if self.app.job_store is not None:
             url = make_url(self.app.job_store.url)
             shown["job_store"]["url"] = url.render_as_string(hide_password=True)
-        environment = EnvSettingsSource(AppConfig)()
-        yield from _in_force(shown, environment, _args(self.serve), self.path.name)
+        given = Given(
+            EnvSettingsSource(AppConfig)(), _set_variables(), _args(self.serve), self.path.name
+        )
+        yield from settings_in_force(shown, given, ENVIRONMENT_PREFIX)
 
 
 def parse(args: Mapping[str, Any], where: str) -> AppConfig:
@@ -286,32 +281,3 @@ def _set_variables() -> set[str]:
     """Ours that are not empty. Their case does not matter, so it is upper here."""
     names = {name.upper() for name, value in os.environ.items() if value}
     return {name for name in names if name.startswith(ENVIRONMENT_PREFIX)}
-
-
-def _in_force(
-    shown: Mapping[str, Any], environment: Any, given: Any, file: str, *parents: str
-) -> Iterator[tuple[str, Any, str]]:
-    for key, value in shown.items():
-        names = (*parents, key)
-        ours, theirs = _part(environment, key), _part(given, key)
-        if isinstance(value, dict) and value:
-            yield from _in_force(value, ours, theirs, file, *names)
-        elif ours is not _ABSENT:
-            yield ".".join(names), value, f"environment {_variable(names)}"
-        else:
-            yield ".".join(names), value, "default" if theirs is _ABSENT else file
-
-
-_ABSENT = object()
-
-
-def _part(values: Any, key: str) -> Any:
-    return values.get(key, _ABSENT) if isinstance(values, Mapping) else _ABSENT
-
-
-def _variable(names: Sequence[str]) -> str:
-    """The variable that sets a setting: its own, or one with a whole section as JSON."""
-    candidates = (
-        f"{ENVIRONMENT_PREFIX}{'__'.join(names[:end])}".upper() for end in range(len(names), 0, -1)
-    )
-    return next(name for name in candidates if name in _set_variables())

@@ -95,7 +95,9 @@ TABLE: dict[type[Exception], _Row] = {
     ),
     IdempotencyConflict: _Row(409, CONFLICT, "idempotency_conflict", "Idempotency-Key"),
     FileNotFound: _Row(404, NOT_FOUND, "file_not_found"),
-    TenantNotFound: _Row(404, NOT_FOUND, "tenant_not_found"),
+    TenantNotFound: _Row(  # the holder's of a key that was good seconds ago
+        401, AUTHENTICATION, "invalid_api_key", message=str(UnknownKey()), headers=CHALLENGE
+    ),
     IllegalTransition: _Row(409, CONFLICT, "illegal_state"),
     UnknownKey: _Row(401, AUTHENTICATION, "invalid_api_key", headers=CHALLENGE),
     QuotaExceeded: _Row(429, RATE_LIMIT, "quota_exceeded"),

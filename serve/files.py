@@ -1,13 +1,16 @@
 """What the API can do with uploaded files, without HTTP."""
 
 import asyncio
+import hashlib
 from typing import Literal
 
 import uuid_utils
 
+from serve.memory import Share
 from serve.schemas import CreateFile, File, FileList
 from serve.store_threads import StoreThreads
 from storage import keys
+from storage.errors import FileNotFound, IdempotencyConflict
 from storage.files import SqlFiles, StoredFile
 from storage.object_store import ObjectStore
 from storage.tenants import Tenant
@@ -16,20 +19,33 @@ from video.photo_pool import PhotoPool
 
 class Files:
     def __init__(
-        self, files: SqlFiles, objects: ObjectStore, store: StoreThreads, photos: PhotoPool
+        self,
+        files: SqlFiles,
+        objects: ObjectStore,
+        store: StoreThreads,
+        photos: PhotoPool,
+        keyed: bool,
     ):
-        self._files, self._photos = files, photos
+        """`keyed`: callers have keys, so their tenants have rows."""
+        self._files, self._photos, self._keyed = files, photos, keyed
         self._objects, self._store = objects, store
 
-    async def create(self, create: CreateFile, tenant: Tenant) -> File:
-        """Checks and stores a photo. Raises PhotoError and QuotaExceeded, which leave nothing."""
+    async def create(
+        self, create: CreateFile, tenant: Tenant, key: str | None = None
+    ) -> tuple[File, bool]:
+        """Checks and stores a photo. The file may be the one that stands under the idempotency
+        key; then the second value is True. Raises PhotoError, QuotaExceeded and
+        IdempotencyConflict, which leave nothing."""
+        file_id = f"file_{uuid_utils.uuid7().hex if key is None else _digest(tenant.name, key)}"
+        if key is not None and (standing := await self._standing(tenant.name, file_id)):
+            return _same(standing, create, key), True
         most = tenant.quota.stored_bytes if tenant.quota else None
         if most is not None:
             size = len(create.file)
             await asyncio.to_thread(self._files.require_room, tenant.name, size, most)
         photo = await self._photos.inspect(create.file)
         stored = StoredFile(
-            id=f"file_{uuid_utils.uuid7().hex}",
+            id=file_id,
             tenant=tenant.name,
             purpose=create.purpose,
             filename=create.filename,
@@ -37,9 +53,10 @@ class Files:
             size_bytes=len(create.file),
             sha256=photo.sha256,
         )
-        key = keys.input_key(tenant.name, photo.sha256)
-        await self._store.run(self._objects.put, key, create.file, stored.media_type)
-        return File.of(await asyncio.to_thread(self._files.add, stored, most))
+        where = keys.input_key(tenant.name, photo.sha256)
+        await self._store.run(self._objects.put, where, create.file, stored.media_type)
+        added = await asyncio.to_thread(self._files.add, stored, most, self._keyed)
+        return File.of(added) if key is None else _same(added, create, key), False
 
     async def list_files(
         self, tenant: str, after: str | None, limit: int, order: Literal["asc", "desc"]
@@ -56,16 +73,34 @@ class Files:
             has_more=len(found) > limit,
         )
 
-    async def get(self, tenant: str, file_id: str) -> File:
+    async def get(self, tenant: str, file_id: str) -> StoredFile:
         """Raises FileNotFound."""
-        return File.of(await asyncio.to_thread(self._files.get, tenant, file_id))
+        return await asyncio.to_thread(self._files.get, tenant, file_id)
 
-    async def read(self, tenant: str, file_id: str) -> tuple[StoredFile, bytes]:
-        """Raises FileNotFound."""
-        file = await asyncio.to_thread(self._files.get, tenant, file_id)
-        key = keys.input_key(tenant, file.sha256)
-        return file, await self._store.run(self._objects.get, key)
+    async def read(self, file: StoredFile, share: Share) -> bytes:
+        """Takes its bytes of `share`. Raises ObjectNotFound."""
+        share.take(file.size_bytes)
+        return await self._store.run(self._objects.get, keys.input_key(file.tenant, file.sha256))
 
     async def delete(self, tenant: str, file_id: str) -> None:
         """Videos made of it stay; the bytes go when nothing refers to them. Raises FileNotFound."""
         await asyncio.to_thread(self._files.delete, tenant, file_id)
+
+    async def _standing(self, tenant: str, file_id: str) -> StoredFile | None:
+        try:
+            return await self.get(tenant, file_id)
+        except FileNotFound:
+            return None
+
+
+def _digest(tenant: str, key: str) -> str:
+    """The key's part of a file's id: who repeats it finds the file, and nobody else can."""
+    return hashlib.sha256(f"{tenant}/{key}".encode()).hexdigest()[:32]
+
+
+def _same(standing: StoredFile, create: CreateFile, key: str) -> File:
+    """Raises IdempotencyConflict."""
+    said = create.purpose, create.filename, hashlib.sha256(create.file).hexdigest()
+    if (standing.purpose, standing.filename, standing.sha256) != said:
+        raise IdempotencyConflict(key, standing.id)
+    return File.of(standing)

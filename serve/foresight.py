@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.cost import CostModel
@@ -24,11 +25,15 @@ class Eta:
 class Foresight:
     """Safe from several threads; asks the database once a second at most."""
 
-    def __init__(self, facts: SqlFacts, cost: CostModel):
-        self._facts, self._cost = facts, cost
+    def __init__(
+        self, facts: SqlFacts, cost: CostModel, monotonic: Callable[[], float] = time.monotonic
+    ):
+        self._facts, self._cost, self._monotonic = facts, cost, monotonic
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
-        self._read_at = float("-inf")  # monotonic
+        self._read_at = float("-inf")  # monotonic, as the next one
+        self._born_at = float("-inf")  # when the fact that was read last was written
+        self._written_at: float | None = None
 
     def eta(self, job: Job, queue_position: int | None) -> Eta | None:
         """When it will end; None: not known. Raises StoreUnavailable."""
@@ -43,14 +48,21 @@ class Foresight:
 
     def _latest(self) -> Snapshot | None:
         with self._lock:
-            if time.monotonic() - self._read_at >= _KEPT_S:
-                self._snapshot = self._read()
-                self._read_at = time.monotonic()
+            now = self._monotonic()
+            if now - self._read_at >= _KEPT_S:
+                self._snapshot = self._read(now)
+                self._read_at = now
             return self._snapshot
 
-    def _read(self) -> Snapshot | None:
+    def _read(self, now: float) -> Snapshot | None:
         fact = self._facts.get(FACT)
-        if fact is None or fact.age_s > STALE_S:
+        if fact is None:
+            return None
+        if fact.written_at != self._written_at:
+            # Wall clocks may be set: what is news to us is no older than our last look.
+            age_s = min(max(0.0, fact.age_s), now - self._read_at)
+            self._written_at, self._born_at = fact.written_at, now - age_s
+        if now - self._born_at > STALE_S:
             return None
         try:
             return Snapshot.from_json(fact.value)

@@ -13,17 +13,18 @@ from starlette.routing import Match
 
 from serve.api import Api
 from serve.errors import ANSWERED, REQUEST, ApiError, respond, unknown_parameter
-from serve.middleware import BodyLimit, RequestId
+from serve.middleware import BodyLimit, HeadAsGet, RequestId
 from serve.rate import RateLimitHeaders
 from serve.routes.content import content_routes
 from serve.routes.discovery import discovery_routes
 from serve.routes.files import file_routes
 from serve.routes.health import health_routes
+from serve.routes.prompts import prompt_routes
 from serve.routes.videos import video_routes
 from serve.schemas import ErrorEnvelope, create_body_schema, file_body_schema
 
 _TABLE_THREADS = 16
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope}}
 
 
@@ -32,6 +33,7 @@ def create_app(api: Api, echo_request_id: bool = True) -> FastAPI:
     app = _App(
         title="Shopreel",
         version="1",
+        description="Every GET route answers HEAD as well: the same headers, no content.",
         docs_url=None,  # Swagger UI loads scripts from an outside host
         redoc_url=None,
         redirect_slashes=False,  # it would send callers where their Host header says
@@ -43,8 +45,9 @@ def create_app(api: Api, echo_request_id: bool = True) -> FastAPI:
     app.add_middleware(
         BodyLimit,
         max_bytes=config.limits.max_body_bytes,
-        max_bytes_at_once=config.limits.max_body_bytes_at_once,
+        budget=api.memory,
     )
+    app.add_middleware(HeadAsGet)
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(RequestId, echo=echo_request_id)
     for error in ANSWERED:
@@ -52,9 +55,10 @@ def create_app(api: Api, echo_request_id: bool = True) -> FastAPI:
     app.add_exception_handler(HTTPException, _respond_http)
     for router in (
         video_routes(api.videos, api.tenant_of),
-        content_routes(api.videos, api.tenant_of),
+        content_routes(api.contents, api.tenant_of),
         file_routes(api.files, api.tenant_of),
         discovery_routes(config, api.videos.model, api.tenant_of),
+        prompt_routes(config, api.tenant_of),
         health_routes(api.readiness),
     ):
         app.include_router(router)
@@ -109,8 +113,9 @@ async def _respond_http(request: Request, error: Exception) -> JSONResponse:
 def _allowed(request: Request) -> list[str]:
     """The methods of a path. Starlette names those of one route, and a path has several."""
     scope, routes = request.scope, request.app.routes
-    return [
+    methods = [
         method
         for method in _METHODS
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
     ]
+    return ["GET", "HEAD", *methods[1:]] if "GET" in methods else methods  # middleware.HeadAsGet

@@ -1,4 +1,5 @@
-"""What every request passes: a cap on its body, an id that is echoed, an answer to any failure."""
+"""What every request passes: a cap on its body, an id that is echoed, an answer to any failure,
+HEAD where there is GET."""
 
 import re
 import uuid
@@ -6,8 +7,10 @@ import uuid
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.errors import REQUEST, SERVER, ApiError, respond
+from serve.errors import REQUEST, ApiError, respond
+from serve.memory import SHARE, MemoryBudget
 
+_HEAD = "is_head"
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -45,39 +48,51 @@ class RequestId:
             return await response(scope, receive, send_with_id)
 
 
+class HeadAsGet:
+    """HEAD on every route that has GET: the same headers, no content (RFC 9110 §9.3.2). A route
+    whose content is dear, or has no end, asks `is_head` and makes none."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            return await self._app(scope, receive, send)
+
+        async def send_no_content(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        return await self._app({**scope, "method": "GET", _HEAD: True}, receive, send_no_content)
+
+
+def is_head(request: Request) -> bool:
+    return _HEAD in request.scope
+
+
 class BodyLimit:
     """Bounds what bodies take of memory: one above `max_bytes` is refused with 413, bodies beyond
-    `max_bytes_at_once` together with 503. An announced length counts from the first moment, as
-    Serve gathers a body in this process whether it is read or not; where none is announced, what
-    has arrived counts."""
+    the `budget` together with 503. An announced length counts from the first moment, as Serve
+    gathers a body in this process whether it is read or not; where none is announced, what has
+    arrived counts."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_bytes_at_once: int):
-        self._app = app
-        self._max_bytes, self._max_bytes_at_once = max_bytes, max_bytes_at_once
-        self._held = 0  # bytes of the bodies of requests that are not answered yet
+    def __init__(self, app: ASGIApp, max_bytes: int, budget: MemoryBudget):
+        self._app, self._max_bytes, self._budget = app, max_bytes, budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        held = received = 0
+        received = held = 0
 
         def hold(size: int) -> None:
             nonlocal held
             if size > self._max_bytes:
-                raise ApiError(
-                    413, REQUEST, "body_too_large", f"a body may have {self._max_bytes} bytes"
-                )
-            more = max(0, size - held)
-            if more and self._held + more > self._max_bytes_at_once:
-                raise ApiError(
-                    503,
-                    SERVER,
-                    "overloaded",
-                    "too many uploads at once; try again",
-                    retry_after_s=1,
-                )
-            held += more
-            self._held += more
+                message = f"a body may have {self._max_bytes} bytes"
+                raise ApiError(413, REQUEST, "body_too_large", message)
+            if size > held:
+                share.take(size - held)
+                held = size
 
         async def receive_bounded() -> Message:
             nonlocal received
@@ -86,8 +101,7 @@ class BodyLimit:
             hold(received)
             return message
 
-        try:
+        with self._budget.share() as share:
+            scope[SHARE] = share
             hold(int(dict(scope["headers"]).get(b"content-length", b"0")))
-            await self._app(scope, receive_bounded, send)
-        finally:
-            self._held -= held
+            return await self._app(scope, receive_bounded, send)

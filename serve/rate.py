@@ -1,7 +1,7 @@
 """How many requests a second: per tenant, counted at each API replica.
 
 A limit on all replicas together would cost a query per request; the quotas that cost GPU time
-(storage.tenants.Quota) are counted in the job table and hold for all.
+(storage.tenants.Quota) are counted in the database and hold for all.
 """
 
 import math

@@ -1,4 +1,5 @@
-"""From what a caller sent to a complete JobRequest: explicit over preset, no contradictions."""
+"""From what a caller sent to a complete JobRequest: explicit value > preset > category > server
+default, and no contradictions."""
 
 import math
 import secrets
@@ -7,12 +8,14 @@ from typing import TypeVar
 
 import uuid_utils
 
-from catalog.presets import NEGATIVE_PROMPT, Preset
+from catalog.categories import Category
+from catalog.presets import DEFAULT_PRESET, NEGATIVE_PROMPT, Preset
+from catalog.prompts import GENERAL, Prompt, composed, written
 from diffusion.model_folder import ModelCard
 from diffusion.params import SamplingParams
 from serve.config import AppConfig
 from serve.errors import REQUEST, ApiError
-from serve.schemas import CreateVideo
+from serve.schemas import CreateVideo, PromptFields
 from storage import keys
 from storage.jobs import JobRequest, OutputParams
 from video.photo import PhotoFacts, target_size
@@ -29,14 +32,9 @@ def resolve(
     """Fill in every default, the seed included. Raises ApiError and UnsupportedSize."""
     if create.model not in (None, model.name):
         raise _refused("model", f"no model {create.model!r} here; this server has {model.name!r}")
-    preset = config.presets.get(create.preset)
-    if preset is None:
-        raise _refused("preset", f"no preset {create.preset!r}; have {', '.join(config.presets)}")
-    longest = config.limits.max_prompt_chars
-    for name in ("prompt", "negative_prompt"):
-        if len(getattr(create, name) or "") > longest:
-            raise _refused(name, f"{name} is longer than {longest} characters")
-
+    prompt = prompt_for(create, config)
+    _check_length("negative_prompt", create.negative_prompt, config)
+    preset_name, preset = _preset(create, config)
     width, height = _size(create, photo, preset, model, config)
     num_frames, fps = _timing(create, preset)
     inbetweens = max(0, math.ceil(SMOOTH_FPS / fps) - 1) if create.enable_frame_interpolation else 0
@@ -48,7 +46,7 @@ def resolve(
         photo_key=keys.input_key(tenant, photo.sha256),
         photo_sha256=photo.sha256,
         sampling=SamplingParams(
-            prompt=create.prompt,
+            prompt=prompt.text,
             negative_prompt=_given(create.negative_prompt, NEGATIVE_PROMPT),
             width=width,
             height=height,
@@ -63,16 +61,57 @@ def resolve(
             guidance_stop=preset.guidance_stop,
         ),
         output=OutputParams(fit=create.fit, fps=fps, inbetweens=inbetweens),
-        preset=create.preset,
+        preset=preset_name,
+        category=create.category,
+        prompt_template=prompt.template,
         priority=create.priority,
         deadline_at=None if create.deadline_s is None else time.time() + create.deadline_s,
         may_downgrade=create.downgrade == "auto",
         sku=create.sku,
+        batch_id=create.batch_id,
         title=create.title,
         metadata=create.metadata,
         webhook=create.webhook,
-        warnings=photo.warnings,
+        warnings=(*photo.warnings, *prompt.warnings),
     )
+
+
+def prompt_for(fields: PromptFields, config: AppConfig) -> Prompt:
+    """The caller's own words, or a prompt made from title and category. Raises ApiError."""
+    category = _category(fields, config)
+    if fields.prompt is not None:
+        _check_length("prompt", fields.prompt, config)
+        return written(fields.prompt)
+    return composed(category.template if category else GENERAL, fields.title)
+
+
+def _category(fields: PromptFields, config: AppConfig) -> Category | None:
+    if fields.category is None:
+        return None
+    category = config.categories.get(fields.category)
+    if category is None:
+        have = ", ".join(config.categories)
+        raise _refused("category", f"no category {fields.category!r}; have {have}")
+    return category
+
+
+def _preset(create: CreateVideo, config: AppConfig) -> tuple[str, Preset]:
+    """(its name, what holds): a preset that the caller chose beats the category."""
+    category = _category(create, config)
+    if create.preset is None:
+        name = category.preset if category else DEFAULT_PRESET
+        preset = config.presets[name]
+        return name, category.over(preset) if category else preset
+    preset_or_none = config.presets.get(create.preset)
+    if preset_or_none is None:
+        raise _refused("preset", f"no preset {create.preset!r}; have {', '.join(config.presets)}")
+    return create.preset, category.under(preset_or_none) if category else preset_or_none
+
+
+def _check_length(name: str, text: str | None, config: AppConfig) -> None:
+    longest = config.limits.max_prompt_chars
+    if len(text or "") > longest:
+        raise _refused(name, f"{name} is longer than {longest} characters")
 
 
 def _size(

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -16,11 +15,12 @@ from diffusion.model_folder import ModelCard
 from serve.admission import Admission
 from serve.config import AppConfig
 from serve.create_request import PhotoSource, RemoteImage, UploadedFile
-from serve.errors import CONFLICT, NOT_FOUND, ApiError
-from serve.events import event_stream
+from serve.errors import ApiError
+from serve.events import PACE, MayListen, event_stream
 from serve.files import Files
 from serve.foresight import Foresight
 from serve.lingering import Lingering
+from serve.memory import MemoryBudget, Share
 from serve.resolve import resolve
 from serve.schemas import CreateVideo, Video, VideoFeedback, VideoList
 from serve.store_threads import StoreThreads
@@ -33,19 +33,6 @@ from storage.lifecycle.records import JobRecord
 from storage.object_store import ObjectStore
 from storage.tenants import Tenant
 from video.photo_pool import PhotoPool
-
-Variant = Literal["video", "thumbnail", "spritesheet", "manifest"]
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """One file of a finished video."""
-
-    key: str
-    media_type: str
-    etag: str
-    filename: str
-    size_bytes: int | None  # None: only the store knows
 
 
 class Videos:
@@ -62,6 +49,7 @@ class Videos:
         store: StoreThreads,
         files: Files,
         photos: PhotoPool,
+        memory: MemoryBudget,
         egress: Egress,
         foresight: Foresight,
         watch: Watch,
@@ -74,7 +62,7 @@ class Videos:
         self._jobs = jobs
         self._objects, self._store = objects, store
         self._files = files
-        self._photos = photos
+        self._photos, self._memory = photos, memory
         self._egress = egress
         self._foresight = foresight
         self.watch = watch
@@ -96,7 +84,7 @@ class Videos:
         The job may be the one that stands under the idempotency key; then the second value is
         True. A request whose result exists is completed at once. Raises PhotoError, EgressError,
         UnsupportedSize, DoesNotFit and ApiError, which leave nothing, IdempotencyConflict,
-        QueueFull and QuotaExceeded, which may leave the photo.
+        QueueFull, QuotaExceeded and TenantNotFound, which may leave the photo.
         """
         if idempotency is not None:
             standing = await asyncio.to_thread(self._jobs.find, tenant.name, idempotency)
@@ -104,29 +92,44 @@ class Videos:
                 return await self._accepted(standing, idempotency), True
         if create.webhook is not None:
             check_webhook_url(create.webhook, self.config.egress)
-        photo = await self._photo(source, tenant)
-        facts = await self._photos.inspect(photo)
-        request = resolve(create, facts, tenant.name, self.model, self.config)
-        self._admission.check(request)
         # The photo first, as a job may be leased as soon as it is a row; the request last, when
         # it is known which job stands.
-        _, result = await asyncio.gather(
-            self._store.run(self._objects.put, request.photo_key, photo, f"image/{facts.format}"),
-            self._store.run(self._stored_result, request),
-        )
+        request, result = await self._prepared(create, source, tenant)
         caps = (tenant.quota or self.config.quota).caps(self.config.limits.max_queued_jobs)
         job = await asyncio.to_thread(
-            self._jobs.create, request, idempotency, caps=caps, result=result
+            self._jobs.create,
+            request,
+            idempotency,
+            caps=caps,
+            result=result,
+            registered=self.config.auth.enabled,
         )
         return await self._accepted(job, idempotency), job.id != request.id
 
-    async def _photo(self, source: PhotoSource, tenant: Tenant) -> bytes:
+    async def _prepared(
+        self, create: CreateVideo, source: PhotoSource, tenant: Tenant
+    ) -> tuple[JobRequest, VideoFile | None]:
+        """The complete request, whose photo is stored, and its result if there is one."""
+        with self._memory.share() as share:
+            photo = await self._photo(source, tenant, share)
+            facts = await self._photos.inspect(photo)
+            request = resolve(create, facts, tenant.name, self.model, self.config)
+            self._admission.check(request)
+            media_type = f"image/{facts.format}"
+            _, result = await asyncio.gather(
+                self._store.run(self._objects.put, request.photo_key, photo, media_type),
+                self._store.run(self._stored_result, request),
+            )
+        return request, result
+
+    async def _photo(self, source: PhotoSource, tenant: Tenant, share: Share) -> bytes:
+        """Takes of `share` what did not come with the body."""
         match source:
             case UploadedFile(file_id):
-                _, data = await self._files.read(tenant.name, file_id)
-                return data
+                return await self._files.read(await self._files.get(tenant.name, file_id), share)
             case RemoteImage(url):
-                return await self._egress.fetch_image(url, self.config.limits.photo.max_bytes)
+                most = self.config.limits.photo.max_bytes
+                return await self._egress.fetch_image(url, most, share.take)
             case _:
                 return source
 
@@ -183,13 +186,13 @@ class Videos:
         return await self.get(tenant, video.id), True
 
     async def events(
-        self, tenant: str, video_id: str, last_event_id: str | None
+        self, tenant: str, video_id: str, last_event_id: str | None, may_listen: MayListen
     ) -> EventSourceResponse:
         """Raises JobNotFound, ApiError where too many listen already."""
         job = await self.job(tenant, video_id)
         self._lingering.enter(tenant)
         over = partial(self._lingering.leave, tenant)
-        return event_stream(job, self.watch, self.describe, last_event_id, over)
+        return event_stream(job, self.watch, self.describe, last_event_id, may_listen, over, PACE)
 
     async def list_videos(
         self,
@@ -197,8 +200,10 @@ class Videos:
         after: str | None,
         limit: int,
         order: Literal["asc", "desc"],
-        status: JobStatus | None,
-        sku: str | None,
+        *,
+        status: JobStatus | None = None,
+        sku: str | None = None,
+        batch_id: str | None = None,
     ) -> VideoList:
         """One page. Raises JobNotFound for an unknown `after`."""
         jobs = await asyncio.to_thread(
@@ -209,6 +214,7 @@ class Videos:
             order=order,
             status=status,
             sku=sku,
+            batch_id=batch_id,
         )
         kept_s = self.config.retention.results_s
         page = [Video.of(job, kept_s=kept_s) for job in jobs[:limit]]
@@ -249,47 +255,3 @@ class Videos:
         rated = Feedback(feedback.rating, tuple(feedback.tags), time.time())
         job = await asyncio.to_thread(self._jobs.rate, tenant, video_id, rated)
         return await self.describe(job)
-
-    # Read.
-
-    async def content(self, tenant: str, video_id: str, variant: Variant) -> Content:
-        """Where a finished video's file is. Raises JobNotFound, ApiError 409 before the end and 410
-        once it was not kept any longer."""
-        job = await asyncio.to_thread(self._jobs.get, tenant, video_id)
-        if job.expired:
-            raise ApiError(410, NOT_FOUND, "content_expired", f"video {video_id} is kept no more")
-        if job.result is None:
-            raise ApiError(
-                409, CONFLICT, "not_ready", f"video {video_id} is {job.status}; it has no content"
-            )
-        return _content(job, job.result, variant)
-
-    async def size_bytes(self, content: Content) -> int:
-        """Raises ObjectNotFound."""
-        if content.size_bytes is not None:
-            return content.size_bytes
-        found = await self._store.run(self._objects.stat, content.key)
-        if found is None:
-            raise ObjectNotFound(content.key)
-        return found.size_bytes
-
-    async def read(self, content: Content, part: range | None = None) -> bytes:
-        """All of it, or the bytes at `part`. Raises ObjectNotFound."""
-        if part is None:
-            return await self._store.run(self._objects.get, content.key)
-        return await self._store.run(self._objects.get_range, content.key, part.start, part.stop)
-
-    def presigned(self, content: Content, expires_s: int = 900) -> str:
-        return self._objects.presign_get(content.key, expires_s, content.filename)
-
-
-def _content(job: Job, result: VideoFile, variant: Variant) -> Content:
-    key, media_type, suffix, size_bytes = {
-        "video": (result.video_key, "video/mp4", ".mp4", result.size_bytes),
-        "thumbnail": (result.poster_key, "image/webp", ".webp", None),
-        "spritesheet": (result.spritesheet_key, "image/webp", "_sheet.webp", None),
-        "manifest": (result.manifest_key, "application/json", ".json", None),
-    }[variant]
-    name = keys.download_name(job.created_at, job.id, job.request.sku).removesuffix(".mp4")
-    etag = result.sha256 if variant == "video" else f"{result.sha256}-{variant}"
-    return Content(key, media_type, etag, name + suffix, size_bytes)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from storage.job_contract import JobStore
@@ -33,10 +34,13 @@ class Watch:
         self._topics: dict[str, _Topic] = {}
         self._polling: asyncio.Task[None] | None = None
 
-    async def follow(self, job_id: str, after_rev: int | None = None) -> AsyncGenerator[Job]:
+    async def follow(
+        self, job_id: str, after_rev: int | None = None, silence_s: float | None = None
+    ) -> AsyncGenerator[Job]:
         """The job's states as they come, the newest only where several came at once. The first is
-        one whose `rev` is not `after_rev`. Ends after a terminal state, which is yielded whatever
-        its `rev`, and when the job is deleted. A table that is away is waited for."""
+        one whose `rev` is not `after_rev`; after `silence_s` without a new one, the last is told
+        again. Ends after a terminal state, which is yielded whatever its `rev`, and when the job
+        is deleted. A table that is away is waited for."""
         topic = self._topics.setdefault(job_id, _Topic())
         topic.listeners += 1
         if self._polling is None or self._polling.done():
@@ -44,12 +48,14 @@ class Watch:
         seen = after_rev
         try:
             while True:
-                async with topic.changed:
-                    while not topic.has_news(seen):
-                        await topic.changed.wait()
-                if topic.gone or topic.job is None:
+                with suppress(TimeoutError):
+                    async with topic.changed, asyncio.timeout(silence_s):
+                        while not topic.has_news(seen):
+                            await topic.changed.wait()
+                if topic.gone:
                     return
-                job = topic.job
+                if (job := topic.job) is None:  # not read yet
+                    continue
                 yield job
                 if job.status.is_terminal:
                     return

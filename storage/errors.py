@@ -3,6 +3,9 @@
 StorageError
 ├── ObjectNotFound       no object under this key
 ├── StoreMisconfigured   bucket missing, keys refused, no conditional PUT: an operator must act
+├── RecordDamaged        an object that should tell of a job does not: an operator must look
+├── ResultDamaged        what should be a committed result is none: an operator must look
+├── WrongBucket          it is not the one that the job table was lost or saved with
 ├── StoreUnavailable     no answer in time, or a 5xx: retry later (the only retryable one)
 ├── JobNotFound          no such job for this tenant
 ├── IdempotencyConflict  the key was used for another request
@@ -39,6 +42,23 @@ class StoreMisconfigured(StorageError):
     """The message says what is wrong and how to mend it."""
 
 
+class RecordDamaged(StorageError):
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(key, why)
+        self.key, self.why = key, why
+
+    def __str__(self) -> str:
+        return f"{self.key} cannot be read: {self.why}"
+
+
+class ResultDamaged(StorageError, ValueError):
+    """The message says what is wrong with it. A ValueError too, as any text that does not parse."""
+
+
+class WrongBucket(StorageError):
+    """The message says what was found in it."""
+
+
 class StoreUnavailable(StorageError):
     retryable = True
 
@@ -58,7 +78,7 @@ class IdempotencyConflict(StorageError):
         self.key, self.job_id = key, job_id
 
     def __str__(self) -> str:
-        return f"idempotency key {self.key!r} was used for another request, video {self.job_id}"
+        return f"idempotency key {self.key!r} was used for another request, {self.job_id}"
 
 
 class IllegalTransition(StorageError):

@@ -14,7 +14,8 @@ from storage.sql.tables import facts
 @dataclass(frozen=True, slots=True)
 class Fact:
     value: str  # JSON
-    age_s: float
+    age_s: float  # by two clocks: the writer's and ours
+    written_at: float  # Unix seconds, the writer's
 
 
 class SqlFacts:
@@ -39,4 +40,6 @@ class SqlFacts:
         query = select(facts.c.value, facts.c.written_at).where(facts.c.name == name)
         with self._database.reading() as db:
             row = db.execute(query).one_or_none()
-        return None if row is None else Fact(row.value, self._clock() - row.written_at)
+        if row is None:
+            return None
+        return Fact(row.value, self._clock() - row.written_at, row.written_at)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, delete, func, insert, select
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select
 
 from storage.errors import FileNotFound, QuotaExceeded
+from storage.sql import tenancy
 from storage.sql.database import Database, hold
 from storage.sql.tables import files
 
@@ -35,12 +36,20 @@ class SqlFiles:
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database, self._clock = database, clock
 
-    def add(self, file: StoredFile, max_stored_bytes: int | None = None) -> StoredFile:
-        """Raises QuotaExceeded when the tenant's files would take more than `max_stored_bytes`."""
+    def add(
+        self, file: StoredFile, max_stored_bytes: int | None = None, registered: bool = False
+    ) -> StoredFile:
+        """The file that stands under its id already, where there is one. Raises QuotaExceeded when
+        the tenant's files would take more than `max_stored_bytes`, and TenantNotFound where the
+        tenant must be `registered` and is not, or not any more."""
         values = {name: getattr(file, name) for name in StoredFile.__slots__}
         with self._database.writing() as db:
+            hold(db, "files", file.tenant)
+            if standing := db.execute(_query(file.tenant, file.id)).one_or_none():
+                return _to_file(standing)
+            if registered:
+                tenancy.require(db, file.tenant)
             if max_stored_bytes is not None:
-                hold(db, "files", file.tenant)
                 _require_room(db, file.tenant, file.size_bytes, max_stored_bytes)
             added = insert(files).values(values | {"created_at": self._clock()})
             return _to_file(db.execute(added.returning(*files.c)).one())
@@ -82,11 +91,14 @@ def _require_room(db: Connection, tenant: str, size_bytes: int, max_stored_bytes
 
 
 def _row_of(db: Connection, tenant: str, file_id: str) -> Row[Any]:
-    query = select(files).where(files.c.id == file_id, files.c.tenant == tenant)
-    row = db.execute(query).one_or_none()
+    row = db.execute(_query(tenant, file_id)).one_or_none()
     if row is None:
         raise FileNotFound(file_id)
     return row
+
+
+def _query(tenant: str, file_id: str) -> Select[Any]:
+    return select(files).where(files.c.id == file_id, files.c.tenant == tenant)
 
 
 def _to_file(row: Row[Any]) -> StoredFile:

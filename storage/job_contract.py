@@ -67,12 +67,15 @@ class JobStore(Protocol):
         *,
         caps: Caps = NO_CAPS,
         result: VideoFile | None = None,
+        registered: bool = False,
     ) -> Job:
         """Queues the job; with the `result` that its request has already, it is completed at once,
         unless that is being purged. When its id or idempotency key is known, returns the job that
         stands, so `job.id != request.id` tells a replay. Raises IdempotencyConflict when the key
-        came with another body, QueueFull and QuotaExceeded beyond the `caps` (which replays and
-        jobs with a result pass; on Postgres creations at the same moment may pass together)."""
+        came with another body, QueueFull and QuotaExceeded beyond the `caps` (which replays pass,
+        and jobs with a result, the rate of creations excepted; on Postgres creations at the same
+        moment may pass that of all together). Raises TenantNotFound where the tenant must be
+        `registered` and is not, or not any more."""
         ...
 
     def find(self, tenant: str, idempotency: Idempotency) -> Job | None:
@@ -101,6 +104,7 @@ class JobStore(Protocol):
         order: Literal["asc", "desc"] = "desc",
         status: JobStatus | None = None,
         sku: str | None = None,
+        batch_id: str | None = None,
     ) -> list[Job]:
         """In order of creation, from behind job `after` on; JobNotFound when that is unknown."""
         ...
@@ -135,7 +139,8 @@ class JobStore(Protocol):
 
     def next_epoch(self) -> int:
         """Registers a Dispatcher that starts. From now on older ones can neither lease nor renew;
-        what they have in flight may still end, until its lease runs out and it is leased anew."""
+        what they have in flight may still end, until its lease runs out and it is leased anew: in
+        no longer than a lease from now, whatever the clock said when it was given."""
         ...
 
     def waiting(self, per_tenant: int) -> list[Job]:
@@ -145,12 +150,17 @@ class JobStore(Protocol):
         it returns, however long the backlog. ValueError below 1."""
         ...
 
-    def lease(self, epoch: int, job_ids: Mapping[str, str]) -> list[Job]:
+    def lease(
+        self,
+        epoch: int,
+        job_ids: Mapping[str, str],
+        worn_out: Collection[str] | None = None,
+    ) -> list[Job]:
         """Begins an attempt of these jobs (id -> name of the tier it goes to), and returns them in
         this order, each with a new attempt number, its fence. Left out are those that wait no more:
         another Dispatcher was quicker, or a cancel. A lease that ran out is a failure of its job:
-        those with no attempt left, named here or not, fail as `worker_lost`.
-        Raises StaleDispatcher."""
+        those with no attempt left fail as `worker_lost`, in `job_ids` or not; only the `worn_out`
+        where these are given, which nothing came of. Raises StaleDispatcher."""
         ...
 
     def expire(self, epoch: int) -> list[str]:
@@ -191,7 +201,8 @@ class JobStore(Protocol):
 
     def queue_position(self, job_id: str) -> int | None:
         """How many queued jobs stand before it, interactive before batch, then in order of
-        creation; None when it is not queued (or not known)."""
+        creation; None when it is not queued (or not known). Exact to 2,000 of each priority; of a
+        longer line an estimate, within a few percent, at the same cost."""
         ...
 
     def queued(self) -> int:

@@ -28,7 +28,7 @@ from storage.jobs import (
     VideoFile,
     check_transition,
 )
-from storage.sql import admission, leasing, outbox, references, submission
+from storage.sql import admission, leasing, line, outbox, references, submission, tenancy
 from storage.sql.database import Database
 from storage.sql.tables import jobs, owned_by, row_of, to_job, with_events
 
@@ -65,6 +65,7 @@ class SqlJobStore(JobStore):
         *,
         caps: Caps = NO_CAPS,
         result: VideoFile | None = None,
+        registered: bool = False,
     ) -> Job:
         try:
             with self.database.writing() as db:
@@ -72,9 +73,10 @@ class SqlJobStore(JobStore):
                     return to_job(row)
                 if result and references.is_being_purged(db, request.tenant, result.result_id):
                     result = None
+                if registered:
+                    tenancy.require(db, request.tenant)
                 now = self._clock()
-                if result is None:
-                    admission.check(db, request.tenant, caps, now)
+                admission.admit(db, request.tenant, caps, now, is_done=result is not None)
                 values = submission.new_row(request, idempotency, result, now)
                 row = db.execute(insert(jobs).values(values).returning(*jobs.c)).one()
                 if result:
@@ -114,6 +116,7 @@ class SqlJobStore(JobStore):
         order: Literal["asc", "desc"] = "desc",
         status: JobStatus | None = None,
         sku: str | None = None,
+        batch_id: str | None = None,
     ) -> list[Job]:
         ascending = order == "asc"
         query = select(jobs).where(jobs.c.tenant == tenant).limit(limit)
@@ -122,6 +125,8 @@ class SqlJobStore(JobStore):
             query = query.where(jobs.c.status == status)
         if sku is not None:
             query = query.where(jobs.c.sku == sku)
+        if batch_id is not None:
+            query = query.where(jobs.c.batch_id == batch_id)
         with self.database.reading() as db:
             if after is not None:
                 seen = row_of(db, tenant, after).seq
@@ -178,7 +183,7 @@ class SqlJobStore(JobStore):
 
     def next_epoch(self) -> int:
         with self.database.writing() as db:
-            return leasing.supersede(db, self._clock())
+            return leasing.supersede(db, self._clock(), self._config.lease_s)
 
     def waiting(self, per_tenant: int) -> list[Job]:
         if per_tenant < 1:  # SQLite would take it for "no limit"
@@ -187,12 +192,17 @@ class SqlJobStore(JobStore):
             found = leasing.first_of_each_tenant(db, per_tenant, self._clock())
         return [to_job(row) for row in found]
 
-    def lease(self, epoch: int, job_ids: Mapping[str, str]) -> list[Job]:
+    def lease(
+        self,
+        epoch: int,
+        job_ids: Mapping[str, str],
+        worn_out: Collection[str] | None = None,
+    ) -> list[Job]:
         with self.database.writing() as db:
             leasing.require_newest(db, epoch)
             now = self._clock()
             most = self._config.max_attempts
-            leasing.fail_worn_out(db, now, most)
+            leasing.fail_worn_out(db, now, most, worn_out)
             leased = leasing.take(db, job_ids, epoch, now, now + self._config.lease_s, most)
         return [to_job(row) for row in leased]
 
@@ -280,7 +290,7 @@ class SqlJobStore(JobStore):
 
     def queue_position(self, job_id: str) -> int | None:
         with self.database.reading() as db:
-            return leasing.position(db, job_id)
+            return line.position(db, job_id)
 
     def queued(self) -> int:
         with self.database.reading() as db:

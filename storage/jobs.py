@@ -5,9 +5,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from diffusion.params import Priority, Sampler, SamplingParams, TimestepSpacing
-from storage.errors import IllegalTransition
+from storage.errors import IllegalTransition, ResultDamaged
+from video.quality import Quality
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PIPELINE_VERSION = "1"
 """Part of every result id: raised when the same parameters begin to give other pixels."""
@@ -109,13 +116,23 @@ class VideoFile:
     fps: float
     seconds: float
     timings: dict[str, float] = field(default_factory=dict)  # stage -> seconds
+    quality: Quality | None = None  # None: made by a release that did not measure
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True, indent=1).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> "VideoFile":
-        return cls(**json.loads(data))
+        """Of any release: fields that this one does not know are left out. Raises ResultDamaged."""
+        try:
+            return _VIDEO_FILE.validate_json(data, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise ResultDamaged(f"{where}: {first['msg']}") from error
+
+
+_VIDEO_FILE = TypeAdapter(VideoFile)
 
 
 def _without_defaults(sampling: SamplingParams) -> dict[str, object]:
@@ -146,10 +163,13 @@ class JobRequest:
     deadline_at: float | None = None  # Unix seconds; later than this nobody wants the video
     may_downgrade: bool = False  # to a smaller clip, where memory does not suffice for this one
     sku: str | None = None
+    batch_id: str | None = None  # of the catalogue run, or whatever the caller groups by
     title: str | None = None
+    category: str | None = None
+    prompt_template: str | None = None  # the prompt was made in it; None: the caller's own words
     metadata: Mapping[str, str] = field(default_factory=dict)
     webhook: str | None = None  # https URL that hears of the end
-    warnings: tuple[str, ...] = ()  # about the photo, for the caller; no part of the result
+    warnings: tuple[str, ...] = ()  # about photo and prompt, for the caller; no part of the result
 
     @property
     def result_id(self) -> str:
@@ -171,17 +191,25 @@ class JobRequest:
 
     @classmethod
     def from_json(cls, data: bytes) -> "JobRequest":
+        """Of any release: fields that this one does not know are left out, so that old and new
+        processes may share a table while one replaces the other. Raises ValueError and TypeError.
+        Numbers stay as they were given, 8 or 8.0: they are a part of `result_id`."""
         given = json.loads(data)
-        sampling = SamplingParams(**given["sampling"])
+        sampling = SamplingParams(**_known(SamplingParams, given["sampling"]))
         given["sampling"] = replace(
             sampling,
             sampler=Sampler(sampling.sampler),
             timestep_spacing=TimestepSpacing(sampling.timestep_spacing),
         )
-        given["output"] = OutputParams(**given["output"])
+        given["output"] = OutputParams(**_known(OutputParams, given["output"]))
         given["priority"] = Priority(given.get("priority", Priority.INTERACTIVE))
         given["warnings"] = tuple(given.get("warnings", ()))
-        return cls(**given)
+        return cls(**_known(cls, given))
+
+
+def _known(cls: type["DataclassInstance"], given: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(cls)}
+    return {name: value for name, value in given.items() if name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from video.errors import (
     UnsupportedPhotoType,
 )
 from video.photo import PhotoFacts, PhotoLimits, inspect_photo
+from video.sandbox import give_up_privileges, give_up_surroundings
 
 READY = b"ready\n"
 LENGTH_BYTES = 8  # before each photo: how long it is, little-endian
@@ -88,6 +89,8 @@ def _restrict(memory_bytes: int) -> None:
         (resource.RLIMIT_NPROC, 0),
     ):
         resource.setrlimit(what, (most, most))
+    give_up_privileges()
+    give_up_surroundings()
 
 
 if __name__ == "__main__":

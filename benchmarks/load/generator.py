@@ -9,9 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Users = Literal["Create", "CreateAtOnce", "Get", "List"]
+Users = Literal["Create", "Get", "List"]
 
 WARM_UP_S, MEASURED_S = 2.0, 20.0
+USERS_PER_RATE = 2.0  # enough that an arrival finds one free unless answers take this many seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`rate` calls a second as they come, or `callers` one call after another each."""
+
+    users: Users
+    rate: float | None = None
+    callers: int | None = None
+
+    @property
+    def options(self) -> list[str]:
+        if self.rate is None:
+            return ["--users", f"{self.callers}", "--spawn-rate", f"{self.callers}"]
+        number = f"{math.ceil(USERS_PER_RATE * self.rate)}"
+        return ["--users", number, "--spawn-rate", number, "--rate", f"{self.rate:g}"]
 
 
 class LoadFailed(Exception):
@@ -52,16 +69,15 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)], 2)
 
 
-def load(url: str, users: Users, number: int, out: Path, ids: Path | None = None) -> Answers:
-    """`number` users, one call a second each (CreateAtOnce: without a pause). Raises LoadFailed."""
+def load(url: str, what: Load, out: Path, ids: Path | None = None) -> Answers:
+    """Raises LoadFailed."""
     command: list[Any] = [sys.executable, "-m", "locust", "--headless", "--skip-log"]
     command += ["--locustfile", Path(__file__).with_name("locustfile.py"), "--host", url]
-    command += ["--users", number, "--spawn-rate", number, "--out", out]
-    # The users begin within a second of each other; at the end a last one may still be away.
-    command += ["--run-time", f"{WARM_UP_S + MEASURED_S + 1:g}s"]
+    command += [*what.options, "--out", out]
+    command += ["--run-time", f"{WARM_UP_S + MEASURED_S + 1:g}s"]  # a last call may still be away
     if ids is not None:
         command += ["--ids", ids]
-    done = subprocess.run([*map(str, command), users], capture_output=True, text=True)
+    done = subprocess.run([*map(str, command), what.users], capture_output=True, text=True)
     if not out.exists():
         raise LoadFailed(f"locust ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return Answers.read(out)

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2
 
-from benchmarks.load.generator import MEASURED_S, WARM_UP_S, Users, load, percentile
+from benchmarks.load.generator import MEASURED_S, WARM_UP_S, Load, load, percentile
 from benchmarks.load.servers import api_without_serve, free_port, one_clip, probed_config
 from benchmarks.machine import median_seconds, spread
 from benchmarks.processes import cpu_seconds
@@ -23,11 +23,11 @@ from serve.commands.up import cluster_up
 from storage.job_store import JobStoreConfig, SqlJobStore
 
 REPEATS, LISTENERS = 3, 200
-POINTS: Mapping[str, tuple[Users, int]] = {
-    "create, 20/s": ("Create", 20),
-    "get, 100/s": ("Get", 100),
-    "list of 20, 10/s": ("List", 10),
-    "create, 8 callers without a pause": ("CreateAtOnce", 8),
+POINTS: Mapping[str, Load] = {
+    "create, 20/s": Load("Create", rate=20),
+    "get, 100/s": Load("Get", rate=100),
+    "list of 20, 10/s": Load("List", rate=10),
+    "create, 8 callers without a pause": Load("Create", callers=8),
 }
 GOALS_P95_MS = {"create, 20/s": 80.0, "get, 100/s": 25.0}
 PROXIED = "get, 100/s"
@@ -91,11 +91,11 @@ def _runs(url: str, without_serve: str, store: SqlJobStore, folder: Path) -> dic
             "List": _kept(folder / "all.txt", filled.ended + filled.queued),
         }
         for repeat in range(REPEATS):
-            for name, (users, number) in POINTS.items():
-                run = _run(url, users, number, folder, ids.get(users))
+            for name, what in POINTS.items():
+                run = _run(url, what, folder, ids.get(what.users))
                 points.setdefault(name, []).append(run)
                 if name == PROXIED:
-                    run = _run(without_serve, users, number, folder, ids.get(users))
+                    run = _run(without_serve, what, folder, ids.get(what.users))
                     points.setdefault(WITHOUT_SERVE, []).append(run)
             theirs = watched[repeat * LISTENERS : (repeat + 1) * LISTENERS]
             listeners.append(fan_out(url, store, epoch, "cpu", theirs, folder))
@@ -109,12 +109,12 @@ def _runs(url: str, without_serve: str, store: SqlJobStore, folder: Path) -> dic
     return {"points": points, "listeners": listeners, "table": table}
 
 
-def _run(url: str, users: Users, number: int, folder: Path, ids: Path | None) -> Run:
+def _run(url: str, what: Load, folder: Path, ids: Path | None) -> Run:
     """One point: what the callers saw, and what the processes did meanwhile."""
     _probe(url)
     out, before = folder / "answers.json", _cpu_seconds()
     out.unlink(missing_ok=True)
-    answers = load(url, users, number, out, ids)
+    answers = load(url, what, out, ids)
     after, probed = _cpu_seconds(), _probe(url)
     lag_ms = sorted(probed["lag_ms"])
     return {

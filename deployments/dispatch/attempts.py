@@ -5,8 +5,8 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
+from itertools import chain, repeat
 
 from deployments.denoiser import Denoised
 from deployments.dispatch.fleet import Fleet
@@ -30,8 +30,10 @@ from storage.jobs import Attempt, Job, JobEvent, Stage
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 60.0
-_TABLE_WAITS_S = (0.5, 1, 2, 4, 8, 8, 8, 8)
-_PURGE_WAIT_S = 1.0
+_WAITS_S = (0.5, 1, 2, 4, 8, 8, 8, 8)
+"""Between two tries to write an end; the last one again and again."""
+_WITH_RESULT = ("completed", "reused")
+_PURGED = "result_purged"
 
 Write = Callable[..., object]
 """A way out of an attempt: JobStore.complete, fail or release, waiting for (attempt, events=…)."""
@@ -59,13 +61,15 @@ class Attempts:
         self._under_way: dict[Attempt, Job] = {}  # of each task
         self._at: dict[Attempt, tuple[Stage, int]] = {}
         self._events: dict[Attempt, list[JobEvent]] = defaultdict(list)  # not yet in the table
+        self._lingering: set[Attempt] = set()  # done, but their result is just being purged
         self._pause = (0.0, 0.0, "")  # until when (monotonic), how long, why
         self._completed = 0  # jobs
         self._waited: dict[str, int] = {}  # jobs completed when a job last failed for the cluster
         self.suspects = Suspects()
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        """Those that have work ahead of them."""
+        return len(self._tasks) - len(self._lingering)
 
     @property
     def tasks(self) -> Sequence["asyncio.Task[None]"]:
@@ -136,6 +140,7 @@ class Attempts:
         del self._tasks[attempt], self._under_way[attempt]
         self._at.pop(attempt, None)
         self._events.pop(attempt, None)
+        self._lingering.discard(attempt)
         self._foresight.forget(attempt)
         self._fleet.leave(attempt)
         self._changed()
@@ -219,24 +224,28 @@ class Attempts:
     async def _write(self, job: Job, outcome: str, write: Write) -> str:
         """Record the end, however long the table is away: what was paid for is not lost. Returns
         how it ended in the table."""
-        attempt = job.current_attempt
-        for wait_s in (*_TABLE_WAITS_S, None):
+        attempt, again = job.current_attempt, False
+        for tried, wait_s in enumerate(chain(_WAITS_S, repeat(_WAITS_S[-1]))):
             try:
+                if again and outcome in _WITH_RESULT:
+                    outcome, write = await self._look_again(job, outcome)
+                again = True
                 await asyncio.to_thread(write, attempt, events=tuple(self._events[attempt]))
             except (StaleAttempt, IllegalTransition):
                 outcome = "stale"
             except ResultPurged as purged:
-                self._note(job, JobEvent(time.time(), "result_purged", str(purged)))
-                self._fleet.leave(attempt)
-                with suppress(asyncio.CancelledError):  # whatever ends it, it goes back
-                    await asyncio.sleep(_PURGE_WAIT_S)
-                return await self._write(job, "released", self._released("purged", charge=False))
+                self._linger(job, purged)
+                try:
+                    await asyncio.sleep(wait_s)
+                except asyncio.CancelledError:  # whatever ends it, it goes back
+                    outcome, write = "released", self._released("purged", charge=False)
+                continue
             except StoreUnavailable:
                 log.exception("the end of %s is not written yet", job.id)
-                if wait_s is not None:
+                if outcome != "released" or tried < len(_WAITS_S):
                     await asyncio.sleep(wait_s)
                     continue
-                outcome = "unrecorded"  # its lease will run out
+                outcome = "unrecorded"  # its lease will run out: the same, only later
             except StorageError:
                 log.exception("the end of %s cannot be written; its lease will run out", job.id)
                 outcome = "unrecorded"
@@ -244,6 +253,27 @@ class Attempts:
         metrics.ATTEMPTS.inc(tags={"outcome": outcome})
         log.info("job %s attempt %d: %s", job.id, job.attempt, outcome)
         return outcome
+
+    async def _look_again(self, job: Job, outcome: str) -> tuple[str, Write]:
+        """The end as it is now: a result may have been purged since it was found or made, and the
+        table know nothing of that any more. Raises StoreUnavailable and StoreMisconfigured."""
+        video = await self._results.find(job.request)
+        if video is None:
+            return "released", self._released("purged", charge=False)
+        return outcome, partial(self._jobs.complete, video=video)
+
+    def _linger(self, job: Job, purged: ResultPurged) -> None:
+        """It holds no slot and keeps its lease, until the purge is over."""
+        attempt = job.current_attempt
+        if attempt in self._lingering:
+            return
+        if all(event.kind != _PURGED for event in job.events):  # an earlier attempt met it too
+            self._note(job, JobEvent(time.time(), _PURGED, str(purged)))
+        self._lingering.add(attempt)
+        _, step = self._at.get(attempt, (None, 0))
+        self._at[attempt] = Stage.WAITING_STORAGE, step
+        self._fleet.leave(attempt)
+        self._changed()
 
     def _note(self, job: Job, event: JobEvent) -> None:
         metrics.JOB_EVENTS.inc(tags={"kind": event.kind})

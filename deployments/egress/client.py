@@ -14,6 +14,7 @@ certificate must be the host's, no redirects, no proxies, no compression, caps o
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -157,14 +158,18 @@ class Egress:
 
     def __init__(self, config: EgressConfig, resolve: Resolver = look_up) -> None:
         self._config, self._resolve = config, resolve
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # below, it writes whole URLs down
         self._tls = httpx2.create_ssl_context(trust_env=False)
         if config.ca_file is not None:
             self._tls.load_verify_locations(config.ca_file)
         # Of its own: a slow name server must not hold up those who wait for another thread.
         self._threads = ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="look-up")
 
-    async def fetch_image(self, url: str, max_bytes: int) -> bytes:
-        """Raises EgressError."""
+    async def fetch_image(
+        self, url: str, max_bytes: int, take: Callable[[int], object] = lambda _: None
+    ) -> bytes:
+        """`take` is told how many bytes more have come, and may raise to refuse them. Raises
+        EgressError."""
         target = _target(url, self._config.image_hosts, ("https",))
         headers = {"Accept": "image/*"}
         limit_s = self._config.total_timeout_s
@@ -174,6 +179,7 @@ class Egress:
                 raise TooLarge(target.host, max_bytes)
             body = bytearray()
             async for chunk in response.aiter_raw():
+                take(len(chunk))
                 body += chunk
                 if len(body) > max_bytes:
                     raise TooLarge(target.host, max_bytes)

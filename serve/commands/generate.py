@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from serve.client import TERMINAL, Client, ServiceError
 from serve.commands.progress import JobProgress
@@ -16,10 +17,7 @@ console = Console(stderr=True)
 
 def run_generate(
     photo: Path,
-    prompt: str,
-    preset: str,
-    seed: int | None,
-    smooth: bool,
+    fields: dict[str, Any],
     out: Path | None,
     url: str,
     api_key: str | None,
@@ -32,9 +30,9 @@ def run_generate(
     try:
         with Client(url, api_key) as client, JobProgress(console) as progress:
             bar = progress.add(photo.name)
-            video = client.create(
-                photo, prompt=prompt, preset=preset, seed=seed, enable_frame_interpolation=smooth
-            )
+            video = client.create(photo, **fields)
+            for warning in video["warnings"]:
+                console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
             video = client.wait(video["id"], lambda v: progress.show(bar, v))
             if video["status"] != "completed":
                 error = video["error"] or {"code": video["status"], "message": ""}
@@ -45,7 +43,7 @@ def run_generate(
             console.print(f"{video['id']} goes on at {url}/v1/videos/{video['id']}")
         if isinstance(e, KeyboardInterrupt):
             raise
-        console.print(f"[red]failed:[/] {e}", highlight=False)
+        console.print(f"[red]failed:[/] {escape(str(e))}", highlight=False)
         raise typer.Exit(1) from e
     path = out or Path(download_name(video["created_at"], video["id"], photo.stem))
     path.write_bytes(content)

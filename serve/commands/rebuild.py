@@ -16,13 +16,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from cluster.embedded_s3 import EmbeddedS3
 from serve.commands import LOCAL_CONFIG
 from serve.commands.stores import Stores, told
-from storage.errors import StoreMisconfigured
+from storage.errors import StoreMisconfigured, WrongBucket
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.lifecycle.collector import Collector
 from storage.lifecycle.rebuild import rebuild
 from storage.object_store import S3ObjectStore
 
 _COMPLAINTS_SHOWN = 20
+_WRONG_BUCKET = 3
+"""Exit status of its own: what is needed is another configuration, and not another try."""
 
 
 def run_rebuild(config: Path | None, data: Path, as_json: bool) -> None:
@@ -38,7 +40,11 @@ def run_rebuild(config: Path | None, data: Path, as_json: bool) -> None:
         def report(seen: int, restored: int) -> None:
             progress.update(task, description=f"{seen} jobs seen, {restored} restored")
 
-        done = rebuild(stores.jobs, stores.objects, time.time(), report)
+        try:
+            done = rebuild(stores.jobs, stores.objects, time.time(), report)
+        except WrongBucket as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(_WRONG_BUCKET) from error
     if as_json:
         typer.echo(json.dumps(asdict(done), indent=1))
     else:

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
-from cluster.local import ClusterFailed, Endpoints, LocalCluster, Own, prepare_environment
+from cluster.local import ClusterFailed, Endpoints, LocalCluster, prepare_environment
+from cluster.local_parts import Own
 from cluster.preflight import check_exposure, check_port, check_weights
 from serve.commands import LOCAL_CONFIG
 from storage.errors import StorageError

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import RedirectResponse
 
+from serve.contents import Contents, Variant
+from serve.memory import share_of
+from serve.middleware import is_head
 from serve.rfc9110 import is_known, parse_range
-from serve.videos import Variant, Videos
 from storage.tenants import Tenant
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
@@ -26,7 +28,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def content_routes(videos: Videos, tenant_of: Callable[..., Any]) -> APIRouter:
+def content_routes(contents: Contents, tenant_of: Callable[..., Any]) -> APIRouter:
     router = APIRouter()
 
     @router.get(
@@ -37,6 +39,7 @@ def content_routes(videos: Videos, tenant_of: Callable[..., Any]) -> APIRouter:
     )
     async def get_content(
         video_id: str,
+        request: Request,
         tenant: Annotated[Tenant, Depends(tenant_of)],
         variant: Variant = "video",
         redirect: bool = False,
@@ -44,9 +47,10 @@ def content_routes(videos: Videos, tenant_of: Callable[..., Any]) -> APIRouter:
         if_none_match: Annotated[str | None, Header()] = None,
         if_range: Annotated[str | None, Header()] = None,
     ) -> Response:
-        content = await videos.content(tenant.name, video_id, variant)
+        content = await contents.find(tenant.name, video_id, variant)
         if redirect:
-            return RedirectResponse(videos.presigned(content), 302)
+            url = contents.presigned(content)
+            return RedirectResponse(url, 302, {"Cache-Control": "no-store"})  # it expires
         headers = {
             "ETag": f'"{content.etag}"',
             "Accept-Ranges": "bytes",
@@ -57,14 +61,18 @@ def content_routes(videos: Videos, tenant_of: Callable[..., Any]) -> APIRouter:
             return Response(status_code=304, headers=headers)
         same = if_range is None or if_range == headers["ETag"]  # else: send the whole anew
         wanted = parse_range(range_) if same else None
-        if wanted is None:
-            return Response(await videos.read(content), 200, headers, content.media_type)
-        size = await videos.size_bytes(content)
-        part = range(size)[wanted]
-        if not part:
+        size = await contents.size_bytes(content)
+        part = range(size) if wanted is None else range(size)[wanted]
+        if wanted is not None and not part:
             headers["Content-Range"] = f"bytes */{size}"
             return Response(status_code=416, headers=headers)
-        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
-        return Response(await videos.read(content, part), 206, headers, content.media_type)
+        if wanted is not None:
+            headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+        status = 200 if wanted is None else 206
+        if is_head(request):
+            headers["Content-Length"] = str(len(part))
+            return Response(None, status, headers, content.media_type)
+        data = await contents.read(content, part, share_of(request))
+        return Response(data, status, headers, content.media_type)
 
     return router

@@ -1,13 +1,14 @@
-"""What this server can do, for callers that adapt: models with their limits, presets."""
+"""What this server can do, for callers that adapt: models, presets and categories."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
+from catalog.prompts import composed
 from diffusion.model_folder import ModelCard
 from serve.config import AppConfig
-from serve.schemas import Limits, Model, ModelList, PresetCard, PresetList
+from serve.schemas import CategoryCard, Limits, Model, ModelList, PresetCard, PresetList
 from storage.tenants import Tenant
 from video.photo import Fit
 
@@ -32,6 +33,16 @@ def discovery_routes(
     presets = [
         PresetCard(id=name, **preset.model_dump()) for name, preset in config.presets.items()
     ]
+    categories = [
+        CategoryCard(
+            id=name,
+            template=category.template,
+            prompt=composed(category.template, None).text,
+            preset=category.preset,
+            defaults=category.over(config.presets[category.preset]),
+        )
+        for name, category in config.categories.items()
+    ]
 
     @router.get("/v1/models")
     async def list_models() -> ModelList:
@@ -39,6 +50,6 @@ def discovery_routes(
 
     @router.get("/v1/presets")
     async def list_presets(tenant: Annotated[Tenant, Depends(tenant_of)]) -> PresetList:
-        return PresetList(data=presets)
+        return PresetList(data=presets, categories=categories)
 
     return router

@@ -8,6 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from serve.create_request import form_fields
 from serve.errors import unknown_parameter
 from serve.files import Files
+from serve.idempotency import IdempotencyKey
+from serve.memory import share_of
+from serve.middleware import is_head
 from serve.schemas import CreateFile, File, FileDeleted, FileList, file_body_schema
 from storage.tenants import Tenant
 
@@ -20,8 +23,16 @@ def file_routes(files: Files, tenant_of: Callable[..., Any]) -> APIRouter:
         openapi_extra={"requestBody": file_body_schema()[0]},
         operation_id="create_file",
     )
-    async def create_file(request: Request, tenant: Annotated[Tenant, Depends(tenant_of)]) -> File:
-        return await files.create(await _read_file(request), tenant)
+    async def create_file(
+        request: Request,
+        response: Response,
+        tenant: Annotated[Tenant, Depends(tenant_of)],
+        idempotency_key: IdempotencyKey = None,
+    ) -> File:
+        file, replayed = await files.create(await _read_file(request), tenant, idempotency_key)
+        if replayed:
+            response.headers["Idempotency-Replayed"] = "true"
+        return file
 
     @router.get("/v1/files", operation_id="list_files")
     async def list_files(
@@ -34,7 +45,7 @@ def file_routes(files: Files, tenant_of: Callable[..., Any]) -> APIRouter:
 
     @router.get("/v1/files/{file_id}", operation_id="get_file")
     async def get_file(file_id: str, tenant: Annotated[Tenant, Depends(tenant_of)]) -> File:
-        return await files.get(tenant.name, file_id)
+        return File.of(await files.get(tenant.name, file_id))
 
     @router.get(
         "/v1/files/{file_id}/content",
@@ -43,11 +54,15 @@ def file_routes(files: Files, tenant_of: Callable[..., Any]) -> APIRouter:
         operation_id="get_file_content",
     )
     async def get_file_content(
-        file_id: str, tenant: Annotated[Tenant, Depends(tenant_of)]
+        file_id: str, request: Request, tenant: Annotated[Tenant, Depends(tenant_of)]
     ) -> Response:
-        file, data = await files.read(tenant.name, file_id)
-        nosniff = {"X-Content-Type-Options": "nosniff"}
-        return Response(data, 200, nosniff, file.media_type)
+        file = await files.get(tenant.name, file_id)
+        headers = {
+            "X-Content-Type-Options": "nosniff",
+            "Content-Length": str(file.size_bytes),
+        }
+        data = None if is_head(request) else await files.read(file, share_of(request))
+        return Response(data, 200, headers, file.media_type)
 
     @router.delete("/v1/files/{file_id}", operation_id="delete_file")
     async def delete_file(

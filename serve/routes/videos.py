@@ -2,14 +2,18 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse
 
+from serve.auth import Authenticator
 from serve.create_request import read_create, read_json
+from serve.events import no_events
+from serve.idempotency import IdempotencyKey
+from serve.middleware import is_head
 from serve.rfc9110 import is_known
 from serve.schemas import Video, VideoDeleted, VideoFeedback, VideoList, create_body_schema
 from serve.videos import Videos
@@ -22,16 +26,6 @@ _SOONEST_POLL_MS, _LATEST_POLL_MS = 1_000, 10_000
 _WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,6})(?:$|[,;\s])", re.IGNORECASE)
 
 IfNoneMatch = Annotated[str | None, Header()]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        pattern="^[ -~]*$",
-        description="Makes a repeat safe: the same key with the same body answers with the job that"
-        " stands and `Idempotency-Replayed: true`, with another body 409 `idempotency_conflict`.",
-    ),
-]
 Prefer = Annotated[
     str | None,
     Header(
@@ -39,11 +33,15 @@ Prefer = Annotated[
         " at most. Going away cancels nothing."
     ),
 ]
-_EVENTS = "a `status` event (serve.events.VideoStatus as JSON) per change, the last one at the end"
+_EVENTS = (
+    "a `status` event (serve.events.VideoStatus as JSON) per change, the last one at the end; while"
+    " it is queued, also when its place or ETA has changed, with the same id. Ends early when the"
+    " API key is revoked"
+)
 _CREATED = "accepted; ended already (waited for, or the same video was made before)"
 
 
-def video_routes(videos: Videos, tenant_of: Callable[..., Any]) -> APIRouter:
+def video_routes(videos: Videos, tenant_of: Authenticator) -> APIRouter:
     router = APIRouter()
 
     @router.post(
@@ -84,8 +82,11 @@ def video_routes(videos: Videos, tenant_of: Callable[..., Any]) -> APIRouter:
         order: Literal["asc", "desc"] = "desc",
         status: JobStatus | None = None,
         sku: str | None = None,
+        batch_id: str | None = None,
     ) -> VideoList:
-        return await videos.list_videos(tenant.name, after, limit, order, status, sku)
+        return await videos.list_videos(
+            tenant.name, after, limit, order, status=status, sku=sku, batch_id=batch_id
+        )
 
     @router.get(
         "/v1/videos/{video_id}",
@@ -117,10 +118,15 @@ def video_routes(videos: Videos, tenant_of: Callable[..., Any]) -> APIRouter:
     )
     async def watch_video(
         video_id: str,
+        request: Request,
         tenant: Annotated[Tenant, Depends(tenant_of)],
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> EventSourceResponse:
-        return await videos.events(tenant.name, video_id, last_event_id)
+        if is_head(request):
+            await videos.job(tenant.name, video_id)
+            return no_events()
+        still = partial(tenant_of.still_knows, request)
+        return await videos.events(tenant.name, video_id, last_event_id, still)
 
     @router.post("/v1/videos/{video_id}/cancel", operation_id="cancel_video")
     async def cancel_video(video_id: str, tenant: Annotated[Tenant, Depends(tenant_of)]) -> Video:

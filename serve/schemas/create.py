@@ -15,19 +15,13 @@ from pydantic import (
 from pydantic.json_schema import models_json_schema
 
 from diffusion.params import Priority
+from serve.schemas.prompts import PromptFields, without_nul
 from video.photo import Fit
 
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
 ]
-
-
-def without_nul(text: str) -> str:
-    """Postgres keeps no NUL in a text."""
-    if "\x00" in text:
-        raise ValueError("holds a NUL character")
-    return text
 
 
 class ImageReference(BaseModel):
@@ -52,14 +46,14 @@ class ImageReference(BaseModel):
         return self
 
 
-class CreateVideo(BaseModel):
-    """Parameters of `POST /v1/videos`; what is left out comes from the preset."""
+class CreateVideo(PromptFields):
+    """Parameters of `POST /v1/videos`; what is left out comes from the preset, then from the
+    category, then from the server."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    prompt: str = Field(min_length=1, description="[subject] + [action] + [direction] + [ambience]")
     model: str | None = Field(None, max_length=200)
-    preset: str = Field("standard", max_length=200)
+    preset: str | None = Field(
+        None, max_length=200, description="left out: the category's, or `standard`"
+    )
     size: Annotated[str, Field(pattern=r"^[0-9]{1,5}x[0-9]{1,5}$")] | None = Field(
         None, description="WIDTHxHEIGHT in pixels, the same as `width` and `height`"
     )
@@ -86,24 +80,19 @@ class CreateVideo(BaseModel):
     deadline_s: float | None = Field(
         None, gt=0, le=7 * 86_400, description="from now; nobody wants the video later than this"
     )
-    title: str | None = Field(None, max_length=500)
     sku: str | None = Field(None, min_length=1, max_length=200)
+    batch_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_-]{1,64}$", description="to list these videos by"
+    )
     metadata: Metadata = Field(default_factory=dict)
     webhook: str | None = Field(
         None, max_length=2048, description="URL of a host that is allowed here; hears of the end"
     )
 
-    @field_validator("prompt", "negative_prompt", "title", "sku")
+    @field_validator("negative_prompt", "sku")
     @classmethod
-    def _is_text(cls, text: str | None) -> str | None:
+    def _has_no_nul(cls, text: str | None) -> str | None:
         return None if text is None else without_nul(text)
-
-    @field_validator("prompt")
-    @classmethod
-    def _says_something(cls, prompt: str) -> str:
-        if not prompt.strip():
-            raise ValueError("is blank")
-        return prompt
 
     @model_validator(mode="after")
     def _one_way_to_say_the_size(self) -> "CreateVideo":

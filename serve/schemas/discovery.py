@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from catalog.presets import Preset
+from catalog.prompts import PromptTemplate
 from video.photo import Fit
 
 
@@ -41,6 +42,16 @@ class PresetCard(Preset):
     object: Literal["preset"] = "preset"
 
 
+class CategoryCard(BaseModel):
+    id: str
+    object: Literal["category"] = "category"
+    template: PromptTemplate
+    prompt: str = Field(description="where there is no title")
+    preset: str = Field(description="where the request names none")
+    defaults: Preset = Field(description="that preset, with what the category does otherwise")
+
+
 class PresetList(BaseModel):
     object: Literal["list"] = "list"
     data: list[PresetCard]
+    categories: list[CategoryCard]

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from serve.schemas.create import without_nul
+from serve.schemas.prompts import without_nul
 from storage.files import StoredFile
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from diffusion.params import Priority
 from serve.foresight import Eta
+from serve.schemas.candidate import Candidate
 from storage.jobs import Feedback, Job, JobEvent, JobStatus
 
 MEMORY_LADDER = (
@@ -86,6 +87,7 @@ class Video(BaseModel):
     tier: str | None = Field(description="class of GPU that makes or made it")
     seed: int
     preset: str
+    category: str | None
     priority: Priority
     downgrades: list[Downgrade]
     num_frames: int
@@ -93,10 +95,12 @@ class Video(BaseModel):
     output_num_frames: int = Field(description="in the file, interpolated ones included")
     output_fps: float = Field(description="playback rate of the file")
     timings: dict[str, float]
+    candidates: list[Candidate] = Field(description="clips made; empty until it is completed")
     usage: Usage | None
     sku: str | None
+    batch_id: str | None = Field(description="of the catalogue run that asked for it")
     metadata: dict[str, str]
-    warnings: list[str] = Field(description="what about the photo may spoil the video")
+    warnings: list[str] = Field(description="what about photo or prompt may spoil the video")
     feedback: VideoFeedback | None
 
     @classmethod
@@ -143,6 +147,7 @@ class Video(BaseModel):
             tier=job.tier,
             seed=sampling.seed,
             preset=request.preset,
+            category=request.category,
             priority=request.priority,
             downgrades=Downgrade.of(job.events),
             num_frames=sampling.num_frames,
@@ -150,8 +155,10 @@ class Video(BaseModel):
             output_num_frames=played,
             output_fps=output_fps,
             timings=timings,
+            candidates=[] if result is None else [Candidate.of(0, sampling.seed, result.quality)],
             usage=None if result is None else Usage(gpu_seconds=timings.get("denoising", 0.0)),
             sku=request.sku,
+            batch_id=request.batch_id,
             metadata=dict(request.metadata),
             warnings=list(request.warnings),
             feedback=job.feedback and VideoFeedback.of(job.feedback),

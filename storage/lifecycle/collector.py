@@ -17,7 +17,8 @@ from storage.lifecycle.orphans import Orphans, pages
 from storage.lifecycle.purging import Purger
 from storage.lifecycle.retention import Report, Retention, Tally
 from storage.object_store import ObjectStore
-from storage.sql.tables import api_keys, deliveries, endpoints, files, tenants
+from storage.sql import tenancy
+from storage.sql.tables import api_keys, creations, deliveries, endpoints, files, tenants
 
 _CONNECTIONS = 8
 _BATCH = 500  # rows per transaction: others write in between
@@ -80,18 +81,20 @@ class Collector:
             ("expired results", kept.results_s, expire),
             ("jobs", kept.rows_s, forget),
             ("deliveries", kept.deliveries_s, forgetting.forget_deliveries),
+            ("endpoints", kept.endpoints_s, forgetting.forget_endpoints),
         ):
             if keep_s is not None:
                 self._in_batches(kind, tally, partial(step, before=now - keep_s))
 
     def purge_tenant(self, tenant: str) -> Report:
-        """Everything that is a tenant's. Its keys go first, the tenant itself last; a run that
-        broke off is run again. Raises StoreUnavailable.
+        """Everything that is a tenant's. Its keys and the tenant itself go first, so that nobody
+        creates anew what was deleted; a run that broke off is run again. Raises StoreUnavailable.
 
         What a worker was writing at that moment is left to the collection of garbage.
         """
         tally, now = Tally(), self._clock()
-        self._delete_rows(api_keys, tenant, tally)
+        for table in (api_keys, tenants):
+            self._delete_rows(table, tenant, tally)
         self._in_batches("jobs", tally, partial(forgetting.forget_tenant, tenant=tenant, now=now))
         for page in pages(self._objects.iter_objects(keys.results_prefix(tenant))):
             ids = (info.key.rpartition("/")[2].removesuffix(".json") for info in page)
@@ -101,7 +104,7 @@ class Collector:
         for page in pages(self._objects.iter_objects(keys.inputs_prefix(tenant))):
             list(self._pool.map(self._objects.delete, (info.key for info in page)))
             tally.deleted["inputs"] += len(page)
-        for table in (files, deliveries, endpoints, tenants):
+        for table in (files, creations, deliveries, endpoints):
             self._delete_rows(table, tenant, tally)
         return tally.report()
 
@@ -119,6 +122,7 @@ class Collector:
     def _delete_rows(self, table: Table, tenant: str, tally: Tally) -> None:
         column = table.c.name if table is tenants else table.c.tenant
         with self._database.writing() as db:
+            tenancy.end(db, tenant)
             tally.deleted[table.name] += db.execute(delete(table).where(column == tenant)).rowcount
 
     def _store_now(self) -> float:

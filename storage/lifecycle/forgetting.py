@@ -3,12 +3,12 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, true, tuple_, update
 
 from storage.jobs import JobStatus
 from storage.lifecycle.records import ENDED
 from storage.sql.database import hold
-from storage.sql.tables import deliveries, files, jobs, purges
+from storage.sql.tables import deliveries, endpoints, files, jobs, purges
 
 Address = tuple[str, str]
 """Tenant, and the id of a result or the sha256 of a photo."""
@@ -49,7 +49,7 @@ def expire_results(db: Connection, before: float, limit: int, now: float) -> int
     )
     rows = _references(db, old, limit)
     expired = update(jobs).where(jobs.c.seq.in_([row.seq for row in rows]))
-    db.execute(expired.values(result_id=None))
+    db.execute(expired.values(result_id=None, expired=True))
     _note(db, rows, now)
     return len(rows)
 
@@ -139,6 +139,13 @@ def forget_deliveries(db: Connection, before: float, limit: int) -> int:
     over = deliveries.c.due_at.is_(None) & (deliveries.c.created_at < before)
     seqs = select(deliveries.c.seq).where(over).limit(limit).scalar_subquery()
     return db.execute(delete(deliveries).where(deliveries.c.seq.in_(seqs))).rowcount
+
+
+def forget_endpoints(db: Connection, before: float, limit: int) -> int:
+    """Webhook addresses that were given up before then (Unix seconds): they are tried again."""
+    name = tuple_(endpoints.c.tenant, endpoints.c.url)
+    old = select(endpoints.c.tenant, endpoints.c.url).where(endpoints.c.disabled_at < before)
+    return db.execute(delete(endpoints).where(name.in_(old.limit(limit)))).rowcount
 
 
 def _by_tenant(addresses: Iterable[Address]) -> list[tuple[str, list[str]]]:

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import case, delete, select, update
 
 from storage import keys
 from storage.errors import ObjectNotFound
@@ -17,12 +18,20 @@ from storage.sql.tables import jobs, purges
 
 _BATCH = 200
 _LINGER_S = 60.0
-"""A worker that read the commit just before it was deleted tells the job table within this time
-(it retries for 47 s while that is away), and has to find the note that refuses it."""
+"""A worker that read the commit just before it was deleted tells the job table within this time of
+the table being there, and has to find the note that refuses it."""
+_COUNTED_S = 10.0
+"""Of the time between two runs no more counts: the table may have been away, for workers too."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    purge: Purge
+    gone_at: float | None
 
 
 class Purger:
-    """Finishes noted deletions. Keep one per process: it knows whose objects are gone already."""
+    """Finishes noted deletions. The notes themselves tell what is done, to whoever goes on."""
 
     def __init__(
         self,
@@ -32,48 +41,74 @@ class Purger:
         clock: Callable[[], float],
     ) -> None:
         self._store, self._objects, self._pool, self._clock = store, objects, pool, clock
-        self._gone_at: dict[int, float] = {}  # seq of a note -> when its objects were deleted
+        self._asked_at: float | None = None  # when the table last answered a run
         self._running = threading.Lock()
 
     def run(self, tally: Tally) -> None:
         """Where this fails or is killed, the notes stand and the next run does it all again."""
         # Else one run that is slow deletes what was made anew since another forgot its note.
         with self._running:
+            self._put_off()
             last = 0
             while batch := self._batch(last):
-                last = batch[-1].seq
-                new = [purge for purge in batch if purge.seq not in self._gone_at]
+                last = batch[-1].purge.seq
+                new = [note.purge for note in batch if note.gone_at is None]
                 self._delete_objects(new)
                 tally.deleted["purged jobs"] += len(new)
-                self._gone_at |= dict.fromkeys((purge.seq for purge in new), self._clock())
-                self._forget(purge for purge in batch if self._is_over(purge))
+                self._note_gone(purge for purge in new if purge.result_id is not None)
+                over = [purge for purge in new if purge.result_id is None]
+                self._forget([*over, *(note.purge for note in batch if self._is_over(note))])
 
     def run_tenant(self, tenant: str, tally: Tally) -> None:
         """All notes of a tenant that has no jobs any more, and so nobody to come for a result."""
-        while batch := self._batch(0, tenant):
+        while notes := self._batch(0, tenant):
+            batch = [note.purge for note in notes]
             self._delete_objects(batch)
             list(self._pool.map(self._delete_attempts, batch))
             tally.deleted["purged jobs"] += len(batch)
             self._forget(batch)
 
-    def _batch(self, after: int, tenant: str | None = None) -> list[Purge]:
+    def _put_off(self) -> None:
+        """Moves the times at which objects went by what does not count since the last run, or, in
+        a process that knows of none, to now. A clock that was set moves them too."""
+        now = self._clock()
+        if self._asked_at is None:
+            late_s = now
+        else:
+            silent_s = now - self._asked_at
+            late_s = silent_s - min(max(silent_s, 0.0), _COUNTED_S)
+        if late_s:
+            put_off = purges.c.gone_at + late_s
+            at_most_now = case((put_off < now, put_off), else_=now)
+            late = update(purges).where(purges.c.gone_at.is_not(None))
+            with self._store.database.writing() as db:
+                db.execute(late.values(gone_at=at_most_now))
+        self._asked_at = now
+
+    def _batch(self, after: int, tenant: str | None = None) -> list[_Note]:
         columns = purges.c.seq, purges.c.tenant, purges.c.job_id, purges.c.result_id
-        query = select(*columns).where(purges.c.seq > after).order_by(purges.c.seq).limit(_BATCH)
+        query = select(*columns, purges.c.gone_at).where(purges.c.seq > after)
+        query = query.order_by(purges.c.seq).limit(_BATCH)
         if tenant is not None:
             query = query.where(purges.c.tenant == tenant)
         with self._store.database.reading() as db:
-            return [Purge(*row) for row in db.execute(query)]
+            return [_Note(Purge(*row[:-1]), row.gone_at) for row in db.execute(query)]
 
-    def _is_over(self, purge: Purge) -> bool:
-        linger_s = 0.0 if purge.result_id is None else _LINGER_S
-        return self._clock() - self._gone_at[purge.seq] >= linger_s
+    def _is_over(self, note: _Note) -> bool:
+        return note.gone_at is not None and self._clock() - note.gone_at >= _LINGER_S
+
+    def _note_gone(self, gone: Iterable[Purge]) -> None:
+        seqs = [purge.seq for purge in gone]
+        if seqs:
+            noted = update(purges).where(purges.c.seq.in_(seqs)).values(gone_at=self._clock())
+            with self._store.database.writing() as db:
+                db.execute(noted)
 
     def _forget(self, over: Iterable[Purge]) -> None:
         seqs = [purge.seq for purge in over]
-        with self._store.database.writing() as db:
-            db.execute(delete(purges).where(purges.c.seq.in_(seqs)))
-        for seq in seqs:
-            self._gone_at.pop(seq, None)
+        if seqs:
+            with self._store.database.writing() as db:
+                db.execute(delete(purges).where(purges.c.seq.in_(seqs)))
 
     def _delete_objects(self, batch: list[Purge]) -> None:
         with self._store.database.reading() as db:

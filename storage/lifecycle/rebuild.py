@@ -16,11 +16,11 @@ from sqlalchemy import Connection, insert, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from storage import keys
-from storage.errors import ObjectNotFound, StoreUnavailable
+from storage.errors import ObjectNotFound, RecordDamaged, StoreUnavailable, WrongBucket
 from storage.job_store import SqlJobStore
 from storage.jobs import JobStatus, VideoFile
 from storage.lifecycle.birth import knows_since, note_rebuilt
-from storage.lifecycle.records import JobEnd, JobRecord, RecordDamaged
+from storage.lifecycle.records import JobEnd, JobRecord
 from storage.object_store import ObjectInfo, ObjectStore
 from storage.sql import outbox
 from storage.sql.references import is_being_purged
@@ -30,6 +30,8 @@ from storage.sql.tables import jobs, purges
 _BATCH = 200  # jobs per transaction
 _CONNECTIONS = 16
 _COMPLAINTS_KEPT = 100
+_ROWS_ASKED = 100
+_SETTLED_S = 60.0  # by then the record of a job has followed its row
 _NUMBER = re.compile(r"(?:attempts|checkpoints)/[^/]+/(\d+)[/.]")
 
 
@@ -56,8 +58,11 @@ def rebuild(
     """Restore every job that has no row. Reports (jobs seen, rows restored) as it goes.
 
     Where nothing was damaged, the table counts as whole from `now` (Unix seconds) on: what has no
-    row may be collected. Raises StoreUnavailable; running it again goes on from there.
+    row may be collected. Raises WrongBucket before anything is written, for a bucket that tells of
+    no job at all or of none of the table's. Raises StoreUnavailable; running it again goes on from
+    there.
     """
+    _check_bucket(store, objects, now)
     # Before the first row that is older than the table itself: where this breaks off, what has no
     # row yet must not pass for deleted.
     knows_since(store.database, now)
@@ -84,6 +89,24 @@ def rebuild(
     if not damaged:
         note_rebuilt(store.database, now)
     return Rebuilt(restored, standing, damaged, tuple(complaints[:_COMPLAINTS_KEPT]))
+
+
+def _check_bucket(store: SqlJobStore, objects: ObjectStore, now: float) -> None:
+    if next(_found(objects.iter_objects("jobs/")), None) is None:
+        raise WrongBucket(
+            "the bucket holds no record of a job: it is another one than the lost table's, or empty"
+            " itself; nothing was changed"
+        )
+    # One is enough: a caller who went away in the middle has left a row without its record.
+    settled = jobs.c.created_at < now - _SETTLED_S
+    newest = select(jobs.c.id).where(settled).order_by(jobs.c.seq.desc()).limit(_ROWS_ASKED)
+    with store.database.reading() as db:
+        known = db.scalars(newest).all()
+    if known and all(objects.stat(keys.request_key(job_id)) is None for job_id in known):
+        raise WrongBucket(
+            f"the bucket holds jobs, but none of the last {len(known)} that the table has: it is"
+            " another service's; nothing was changed"
+        )
 
 
 def _found(listing: Iterator[ObjectInfo]) -> Iterator[_Found]:
@@ -158,6 +181,7 @@ def _row(record: JobRecord) -> dict[str, Any]:
         "step": 0,
         "result": None,
         "result_id": None,
+        "expired": False,
         "error_code": None,
         "error_message": None,
         "events": "[]",
@@ -178,6 +202,7 @@ def _ended(end: JobEnd, commit: VideoFile | None) -> dict[str, Any]:
         "step": end.step,
         "result": end.result and end.result.to_json().decode(),
         "result_id": end.result.result_id if kept and end.result else None,
+        "expired": end.status is JobStatus.COMPLETED and not kept,
         "error_code": end.error_code,
         "error_message": end.error_message,
         "events": json.dumps([asdict(event) for event in end.events]),
@@ -199,7 +224,7 @@ def _insert(store: SqlJobStore, rows: list[dict[str, Any]], now: float) -> list[
             _drop_taken_keys(db, fresh)
             for row in sorted(fresh, key=_address):  # each is held; who holds several sorts them
                 if row["result_id"] and is_being_purged(db, row["tenant"], row["result_id"]):
-                    row["result_id"] = None
+                    row |= {"result_id": None, "expired": True}
             if fresh:
                 made = db.execute(insert(jobs).returning(*jobs.c), fresh).all()
                 # It was completed and the table lost before that was recorded: its caller may not

@@ -2,34 +2,24 @@
 and how it ended."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from typing import Any, Self
 
-from sqlalchemy import false, select, update
+from sqlalchemy import Connection, Row, false, select, update
 
 from storage import keys
-from storage.errors import StorageError
 from storage.job_contract import Idempotency
 from storage.jobs import Feedback, Job, JobEvent, JobRequest, JobStatus, VideoFile
 from storage.object_store import ObjectStore
 from storage.sql.database import Database
+from storage.sql.references import is_being_purged
 from storage.sql.tables import jobs, to_job
 
 ENDED = tuple(status for status in JobStatus if status.is_terminal)
 _CONNECTIONS = 8
-
-
-class RecordDamaged(StorageError):
-    """An object that should tell of a job does not: an operator must look at it."""
-
-    def __init__(self, key: str, why: str) -> None:
-        super().__init__(key, why)
-        self.key, self.why = key, why
-
-    def __str__(self) -> str:
-        return f"{self.key} cannot be read: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +78,8 @@ class JobEnd:
         given["status"] = JobStatus(given["status"])
         if given["status"] not in ENDED:
             raise ValueError(f"{given['status']} is not an end")
-        given["result"] = VideoFile(**given["result"]) if given["result"] else None
+        result = given["result"]
+        given["result"] = VideoFile.from_json(json.dumps(result).encode()) if result else None
         given["events"] = tuple(JobEvent(**event) for event in given["events"])
         given["feedback"] = Feedback(**given["feedback"]) if given["feedback"] else None
         return cls(**given)
@@ -117,7 +108,21 @@ def record_ends(database: Database, objects: ObjectStore, limit: int) -> int:
             # who watches the job needs to hear of this, so its revision stays.
             same = (jobs.c.seq == row.seq) & (jobs.c.rev == row.rev)
             db.execute(update(jobs).where(same).values(recorded=True, rev=jobs.c.rev))
+        _refer(db, [row for row in rows if row.result and not (row.result_id or row.expired)])
     return len(rows)
+
+
+def _refer(db: Connection, rows: Iterable[Row[Any]]) -> None:
+    """Version 1 of the tables, which may still run beside this one, knows no references: without
+    one the video of a job that it completed would be collected as nobody's."""
+    made = {row.seq: (row.tenant, json.loads(row.result)["result_id"]) for row in rows}
+    # Each result is held, after its row: who holds several does so in order.
+    for seq, (tenant, result_id) in sorted(made.items(), key=itemgetter(1)):
+        if is_being_purged(db, tenant, result_id):
+            values: dict[str, Any] = {"expired": True}
+        else:
+            values = {"result_id": result_id}
+        db.execute(update(jobs).where(jobs.c.seq == seq).values(values))
 
 
 def _dumps(document: Mapping[str, Any]) -> bytes:

@@ -24,6 +24,9 @@ class Retention(BaseModel):
     checkpoints_s: float | None = Field(_DAY_S, gt=0, description="of jobs that have ended")
     rows_s: float | None = Field(None, gt=0, description="jobs that have ended, videos included")
     deliveries_s: float | None = Field(7 * _DAY_S, gt=0, description="webhooks that are over")
+    endpoints_s: float | None = Field(
+        30 * _DAY_S, gt=0, description="webhook addresses that answered 410; then tried again"
+    )
     grace_s: float = Field(
         _HOUR_S,
         gt=0,

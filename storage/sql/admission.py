@@ -1,14 +1,17 @@
-"""Whether a tenant, and the queue, have room for one more job. Statements on an open connection."""
+"""Whether a tenant, and the queue, have room for one more job. Statements on an open connection.
+
+Creations have rows of their own: those of the jobs are gone once a caller deletes them.
+"""
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, literal, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, literal, select
 
 from storage.errors import QueueFull, QuotaExceeded
 from storage.job_contract import Caps
 from storage.jobs import JobStatus
 from storage.sql.database import hold
-from storage.sql.tables import jobs
+from storage.sql.tables import creations, jobs
 
 _MINUTE_S = 60
 _ROOM_SOON_S = 5
@@ -18,12 +21,20 @@ _QUEUED = (JobStatus.QUEUED,)
 _UNFINISHED = (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
 
 
-def check(db: Connection, tenant: str, caps: Caps, now: float) -> None:
-    """Raises QueueFull and QuotaExceeded. Reads no more rows than the caps allow. A tenant's caps
-    are exact; that of all may be exceeded by creations of the same moment, for which no tenant
-    waits for another."""
+def admit(db: Connection, tenant: str, caps: Caps, now: float, is_done: bool) -> None:
+    """Counts a creation. Raises QueueFull and QuotaExceeded. A job that `is_done`, whose result
+    was there, waits in no queue; it is a creation as any other. Reads no more rows than the caps
+    allow. A tenant's caps are exact; that of all may be exceeded by creations of the same moment,
+    for which no tenant waits for another."""
     if caps != Caps(caps.queued):
         hold(db, "creations", tenant)
+    if not is_done:
+        _check_room(db, tenant, caps)
+    if caps.tenant_creates_per_minute is not None:
+        _count_creation(db, tenant, caps.tenant_creates_per_minute, now)
+
+
+def _check_room(db: Connection, tenant: str, caps: Caps) -> None:
     own = jobs.c.tenant == tenant
     if caps.queued is not None and _reaches(db, caps.queued, _is(_QUEUED)):
         raise QueueFull(caps.queued)
@@ -33,14 +44,18 @@ def check(db: Connection, tenant: str, caps: Caps, now: float) -> None:
     most = caps.tenant_unfinished
     if most is not None and _reaches(db, most, own, _is(_UNFINISHED)):
         raise QuotaExceeded("unfinished_jobs", most, _ROOM_SOON_S)
-    most = caps.tenant_creates_per_minute
-    if most is not None:
-        recent = jobs.c.created_at > now - _MINUTE_S
-        latest = select(jobs.c.created_at).where(own, recent)
-        times = db.scalars(latest.order_by(jobs.c.created_at.desc()).limit(most)).all()
-        if len(times) >= most:
-            wait_s = times[-1] + _MINUTE_S - now if times else _MINUTE_S
-            raise QuotaExceeded("creates_per_minute", most, max(1, round(wait_s)))
+
+
+def _count_creation(db: Connection, tenant: str, most: int, now: float) -> None:
+    """Rows of the last minute stay, which are `most` at the most."""
+    own = creations.c.tenant == tenant
+    db.execute(delete(creations).where(own, creations.c.created_at <= now - _MINUTE_S))
+    latest = select(creations.c.created_at).where(own).order_by(creations.c.created_at.desc())
+    times = db.scalars(latest.limit(most)).all()
+    if len(times) >= most:
+        wait_s = times[-1] + _MINUTE_S - now if times else _MINUTE_S
+        raise QuotaExceeded("creates_per_minute", most, max(1, round(wait_s)))
+    db.execute(insert(creations).values(tenant=tenant, created_at=now))
 
 
 def _is(statuses: Sequence[JobStatus]) -> ColumnElement[bool]:

@@ -1,11 +1,11 @@
-"""The queue in the job table: who waits in which place, who is taken, who waited too long.
+"""The queue in the job table: who waits, who is taken, who waited too long.
 
 Statements on an open connection; JobStore says what they promise. A backlog may be 100,000 rows
-of one tenant: only `position` reads it all, and that in the index.
+of one tenant: nothing here reads it all.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -33,16 +33,21 @@ from storage.sql import outbox
 from storage.sql.database import hold
 from storage.sql.tables import dispatchers, jobs, with_events
 
-_SERVED = (Priority.INTERACTIVE, Priority.BATCH)  # first to last
+SERVED = (Priority.INTERACTIVE, Priority.BATCH)  # first to last
 
 _REGISTER = ("dispatchers",)
 
 _queued = jobs.c.status == JobStatus.QUEUED
 
 
-def supersede(db: Connection, now: float) -> int:
-    """Registers a Dispatcher. Waits for what older ones are at; from here on they are refused."""
+def supersede(db: Connection, now: float, lease_s: float) -> int:
+    """Registers a Dispatcher. Waits for what older ones are at; from here on they are refused. A
+    lease that ends later than one begun now is not believed: the clock was put back since."""
     hold(db, *_REGISTER)
+    running = jobs.c.status == JobStatus.IN_PROGRESS
+    unbelievable = _unlocked(running, jobs.c.lease_until > now + lease_s)
+    clamped = update(jobs).where(jobs.c.seq.in_(unbelievable))
+    db.execute(clamped.values(lease_until=now + lease_s, rev=jobs.c.rev))
     started = insert(dispatchers).values(started_at=now)
     epoch: int = db.execute(started.returning(dispatchers.c.epoch)).scalar_one()
     return epoch
@@ -59,7 +64,7 @@ def require_newest(db: Connection, epoch: int) -> None:
 def first_of_each_tenant(db: Connection, per_tenant: int, now: float) -> list[Row[Any]]:
     """Of every tenant and priority the first `per_tenant` rows that may be leased, in order."""
     found = []
-    for priority in _SERVED:
+    for priority in SERVED:
         lost = select(jobs).where(_lost(now), jobs.c.priority == priority)
         # One statement, so that no row is seen in two states; few rows, so sorted here.
         rows = db.execute(union_all(_queued_heads(priority, per_tenant), lost)).all()
@@ -96,11 +101,16 @@ def _queued_heads(priority: Priority, per_tenant: int) -> Select[Any]:
     return select(jobs).join(heads, jobs.c.seq == heads.c.seq)
 
 
-def fail_worn_out(db: Connection, now: float, max_attempts: int) -> None:
-    """Ends the jobs whose lost attempt was their last."""
+def fail_worn_out(
+    db: Connection, now: float, max_attempts: int, among: Collection[str] | None
+) -> None:
+    """Ends the jobs whose lost attempt was their last; `among` these, where it says which."""
+    worn_out = _lost(now) & (jobs.c.failures + 1 >= max_attempts)
+    if among is not None:
+        worn_out &= jobs.c.id.in_(among)
     ended = db.execute(
         update(jobs)
-        .where(jobs.c.seq.in_(_unlocked(_lost(now), jobs.c.failures + 1 >= max_attempts)))
+        .where(jobs.c.seq.in_(_unlocked(worn_out)))
         .values(
             status=JobStatus.FAILED,
             failures=jobs.c.failures + 1,
@@ -192,18 +202,6 @@ def fail_overdue(db: Connection, now: float) -> list[str]:
     ).all()
     outbox.announce(db, ended, now)
     return [row.id for row in sorted(ended, key=lambda row: row.seq)]
-
-
-def position(db: Connection, job_id: str) -> int | None:
-    """How many queued jobs are served before this one; None when it is not queued."""
-    place = select(jobs.c.seq, jobs.c.priority).where(jobs.c.id == job_id, _queued)
-    row = db.execute(place).first()
-    if row is None:
-        return None
-    before = (jobs.c.priority == row.priority) & (jobs.c.seq < row.seq)
-    for served in _SERVED[: _SERVED.index(row.priority)]:
-        before |= jobs.c.priority == served
-    return db.scalar(select(func.count()).where(_queued, before))
 
 
 def _unlocked(*which: ColumnElement[bool]) -> Select[Any]:

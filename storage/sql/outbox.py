@@ -5,24 +5,32 @@ import json
 import re
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID, uuid5
 
-import uuid_utils
-from sqlalchemy import Connection, Row, insert
+from sqlalchemy import Connection, Row, insert, select
 
-from storage.jobs import JobRequest
+from storage.jobs import JobRequest, JobStatus
 from storage.sql.tables import deliveries
+
+_EVENTS = UUID("8b0e5a0c-6d0f-4c1e-9a55-3a1f6c0b7d21")
+"""Namespace of the ids of webhooks."""
 
 
 def announce(db: Connection, ended: Iterable[Row[Any]], now: float) -> None:
-    """Queue a webhook for each of these rows of ended jobs whose caller asked for one."""
+    """Queue a webhook for each of these rows of ended jobs whose caller asked for one, unless it
+    was queued before."""
     for row in ended:
         url = JobRequest.from_json(row.request.encode()).webhook
-        if url is not None:
-            db.execute(insert(deliveries).values(_delivery(row, url, now)))
+        if url is None:
+            continue
+        webhook = _delivery(row, url, now)
+        known = select(deliveries.c.seq).where(deliveries.c.id == webhook["id"])
+        if db.execute(known).first() is None:
+            db.execute(insert(deliveries).values(webhook))
 
 
 def _delivery(row: Row[Any], url: str, now: float) -> dict[str, Any]:
-    message_id = f"msg_{uuid_utils.uuid7().hex}"
+    message_id = _message_id(row)
     body = {
         "id": message_id,
         "object": "event",
@@ -40,6 +48,13 @@ def _delivery(row: Row[Any], url: str, now: float) -> dict[str, Any]:
         "created_at": now,
         "due_at": now,
     }
+
+
+def _message_id(row: Row[Any]) -> str:
+    """Of this end of the job, and not drawn: where a lost table is rebuilt and the end is told
+    again, the receiver knows it. Only a job that failed may end again, with a later attempt."""
+    number = row.attempt if row.status is JobStatus.FAILED else 0
+    return f"msg_{uuid5(_EVENTS, f'{row.id}/{row.status.value}/{number}').hex}"
 
 
 def _host(url: str) -> str:

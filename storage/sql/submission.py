@@ -36,6 +36,7 @@ def new_row(
         "fingerprint": idempotency and idempotency.fingerprint,
         "request": request.to_json().decode(),
         "sku": request.sku,
+        "batch_id": request.batch_id,
         "priority": request.priority,
         "deadline_at": request.deadline_at,
         "photo_sha256": request.photo_sha256,

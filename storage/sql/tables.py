@@ -51,6 +51,8 @@ def _values(words: type[StrEnum]) -> list[str]:
     return [word.value for word in words]
 
 
+_WAITS = text("status = 'queued'")
+
 jobs = Table(
     "jobs",
     metadata,
@@ -61,6 +63,7 @@ jobs = Table(
     Column("fingerprint", String(64)),  # of the body that came with the idempotency key
     Column("request", Text, nullable=False),  # JobRequest as JSON
     Column("sku", Text),
+    Column("batch_id", String(64)),
     Column("priority", _words(Priority), nullable=False),
     Column("deadline_at", Double),
     Column("status", _words(JobStatus), nullable=False),
@@ -82,6 +85,7 @@ jobs = Table(
     Column("rev", BigInteger, nullable=False, server_default="0", onupdate=text("rev + 1")),
     Column("photo_sha256", String(64)),
     Column("result_id", String(64)),  # the result it refers to; NULL again once that has expired
+    Column("expired", Boolean, nullable=False, default=False, server_default=false()),
     Column("predicted_at", Double),  # when it should end, as it was foreseen when it was leased
     Column("feedback", Text),  # Feedback as JSON
     # Its end is in the object store too, for a rebuild of this table.
@@ -92,11 +96,13 @@ jobs = Table(
     Index("jobs_listing", "tenant", "seq"),
     Index("jobs_listing_status", "tenant", "status", "seq"),
     Index("jobs_listing_sku", "tenant", "sku", "seq"),
+    Index("jobs_listing_batch", "tenant", "batch_id", "seq"),
     Index("jobs_results", "tenant", "result_id"),
     Index("jobs_photos", "tenant", "photo_sha256"),
     Index("jobs_ended", "status", "completed_at"),
     Index("jobs_created", "tenant", "created_at"),
     Index("jobs_unrecorded", "recorded", "status"),
+    Index("jobs_line", "priority", "seq", sqlite_where=_WAITS, postgresql_where=_WAITS),
     sqlite_autoincrement=True,  # a deleted row's seq is not given out again
 )
 
@@ -174,6 +180,16 @@ endpoints = Table(  # webhook addresses that asked for no more (410)
     Column("reason", Text, nullable=False),
 )
 
+creations = Table(  # of the last minute, of tenants who may make so many in a minute
+    "creations",
+    metadata,
+    _serial("seq"),
+    Column("tenant", String(128), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("creations_recent", "tenant", "created_at"),
+    sqlite_autoincrement=True,
+)
+
 purges = Table(  # deleted jobs whose objects are not all gone yet
     "purges",
     metadata,
@@ -182,7 +198,38 @@ purges = Table(  # deleted jobs whose objects are not all gone yet
     Column("job_id", String(128), nullable=False),
     Column("result_id", String(64)),  # the result to go with it, if no other job refers to that
     Column("created_at", Double, nullable=False),
+    Column("gone_at", Double),  # since when its objects are gone, less the time nobody asked
     Index("purges_results", "tenant", "result_id"),
+    sqlite_autoincrement=True,
+)
+
+batches = Table(  # catalogue runs that were asked for by HTTP
+    "batches",
+    metadata,
+    _serial("seq"),
+    Column("id", String(128), nullable=False, unique=True),
+    Column("tenant", String(128), nullable=False),
+    Column("idempotency_key", String(255)),
+    Column("fingerprint", String(64)),  # of the body that came with the idempotency key
+    Column("request", Text, nullable=False),  # as JSON; storage does not look inside
+    Column("output_uri", String(2048), nullable=False),  # one unfinished batch each
+    Column("webhook", Text),
+    Column("status", String(32), nullable=False),  # a BatchStatus
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("moments", Text, nullable=False),  # status -> when it began, Unix seconds, as JSON
+    Column("total", BigInteger, nullable=False),  # rows; this and the next two as last seen
+    Column("completed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("errors", Text, nullable=False),  # BatchErrors as JSON
+    Column("drivers", Integer, nullable=False),  # started so far
+    Column("losses", Integer, nullable=False),  # of drivers, since rows were last done
+    Column("looks", BigInteger, nullable=False),  # claims so far: the fence of who looks after it
+    Column("due_at", Double),  # of the next look; NULL: it is over
+    UniqueConstraint("tenant", "idempotency_key"),
+    Index("batches_listing", "tenant", "seq"),
+    Index("batches_due", "due_at"),
+    Index("batches_output", "output_uri"),
     sqlite_autoincrement=True,
 )
 
@@ -240,7 +287,7 @@ def to_job(row: Row[Any]) -> Job:
         events=tuple(JobEvent(**event) for event in json.loads(row.events)),
         rev=row.rev,
         predicted_at=row.predicted_at,
-        expired=row.status is JobStatus.COMPLETED and row.result_id is None,
+        expired=row.expired,
         feedback=_to_feedback(row.feedback) if row.feedback else None,
     )
 

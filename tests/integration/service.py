@@ -18,8 +18,8 @@ from serve.admission import Admission
 from serve.api import DispatcherLine, open_api
 from serve.auth import AuthConfig
 from serve.config import AppConfig
-from serve.config import Limits as ServerLimits
 from serve.http_api import create_app
+from serve.limits import Limits as ServerLimits
 from storage import keys
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.jobs import Job, VideoFile
@@ -98,7 +98,7 @@ class Service:
         self.broken: list[str] = []
         line = DispatcherLine(self._wake, self.stopped.append, self._broken)
         api = open_api(self.config, CARD, admission(self.config), line, photo_pool())
-        self.videos = api.videos
+        self.videos, self.memory = api.videos, api.memory
         self.app = create_app(api)
         self.http = TestClient(self.app, base_url="http://127.0.0.1")
 

@@ -52,6 +52,7 @@ def test_a_photo_becomes_a_publishable_video_with_all_its_files(
         "image_encoding",
         "denoising",
         "decoding",
+        "quality",
         "interpolation",
         "video_encoding",
         "storing",
@@ -71,7 +72,7 @@ def test_a_photo_becomes_a_publishable_video_with_all_its_files(
     assert len(manifest["request"]["model_revision"]) == 64
     assert manifest["request"]["mp4"]["codec"] == "libx264"
     assert manifest["timings"]["denoising"] > 0
-    assert manifest["sku"] == "W-1"
+    assert manifest["first_job"]["sku"] == "W-1"
 
 
 def test_two_different_requests_at_once_both_finish(live: LiveCluster) -> None:

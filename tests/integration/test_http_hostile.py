@@ -113,7 +113,12 @@ def test_a_path_with_a_slash_too_many_leads_nowhere(service: Service) -> None:
 
 @pytest.mark.parametrize(
     ("path", "methods"),
-    [("/v1/videos", "GET, POST"), ("/v1/videos/x", "GET, DELETE"), ("/healthz", "GET")],
+    [
+        ("/v1/videos", "GET, HEAD, POST"),
+        ("/v1/videos/x", "GET, HEAD, DELETE"),
+        ("/v1/videos/x/cancel", "POST"),
+        ("/healthz", "GET, HEAD"),
+    ],
 )
 def test_a_405_names_every_method_of_the_path(service: Service, path: str, methods: str) -> None:
     response = service.http.put(path)

@@ -227,6 +227,7 @@ def test_without_a_key_nothing_is_told(shops: Service) -> None:
         ("DELETE", "/v1/files/file_1"),
         ("GET", "/v1/models"),
         ("GET", "/v1/presets"),
+        ("POST", "/v1/prompts:preview"),
     ):
         for headers in ({}, {"Authorization": "Bearer reel_0123456789abcdef_" + "x" * 43}):
             response = shops.http.request(method, path, headers=headers)

@@ -162,6 +162,13 @@ def test_a_rebuild_refuses_a_wrong_folder_and_a_table_that_a_cluster_holds(
     assert not (data / "jobs.sqlite").exists()
 
 
+def test_a_rebuild_from_an_empty_bucket_says_so_with_a_status_of_its_own(
+    store: SqlJobStore, run: Callable[..., str]
+) -> None:
+    assert "no record of a job" in run("jobs", "rebuild", code=3)
+    assert "no record of a job" in run("jobs", "rebuild", "--json", code=3)
+
+
 def test_damage_is_told_and_is_an_error(
     s3: ObjectStoreConfig, store: SqlJobStore, run: Callable[..., str]
 ) -> None:

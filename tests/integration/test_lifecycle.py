@@ -31,7 +31,6 @@ from tests.sample_jobs import lease_one, sqlite_url, store_config
 
 SOON = Retention(inputs_s=1, attempts_s=1, checkpoints_s=1, deliveries_s=1, grace_s=1)
 SETTLED_S = 2.5  # beyond SOON, and the whole seconds that listings round to
-LINGER_S = 61.0
 
 
 class Clock:
@@ -42,6 +41,13 @@ class Clock:
 
     def __call__(self) -> float:
         return time.time() + self.ahead_s
+
+
+def linger(collector: Collector, clock: Clock) -> None:
+    """A little more than a minute, in which the Housekeeper comes by every few seconds."""
+    for _ in range(13):
+        clock.ahead_s += 5
+        collector.finish_purges()
 
 
 @pytest.fixture
@@ -294,12 +300,49 @@ def test_a_worker_that_read_the_commit_before_it_went_is_refused(
         store.complete(attempt, adopted)
     collector.finish_purges()
     assert len(store.purges(10)) == 1
-    clock.ahead_s = LINGER_S
-    collector.finish_purges()
+    linger(collector, clock)
     assert store.purges(10) == []
     video = store.complete(attempt, commit(objects, request_of("b"), 2)).result
     assert video is not None
     assert objects.get(video.video_key) == b"attempts/b/2/"
+
+
+def test_time_in_which_nobody_heard_of_the_table_does_not_count(
+    store: SqlJobStore, objects: S3ObjectStore, collector: Collector, clock: Clock
+) -> None:
+    """It may have been away for the worker too, that has read the commit."""
+    finish(store, objects, request_of("a"))
+    accept(store, objects, request_of("b"))
+    attempt = lease_one(store, store.next_epoch())
+    adopted = commit(objects, request_of("b"))
+    store.delete("shop", "a")
+    collector.finish_purges()
+    clock.ahead_s = 3600
+    collector.finish_purges()
+    with pytest.raises(ResultPurged):
+        store.complete(attempt, adopted)
+    clock.ahead_s = 0  # and a clock that is put back stops nothing
+    collector.finish_purges()
+    linger(collector, clock)
+    assert store.purges(10) == []
+
+
+def test_a_purge_goes_on_where_another_process_left_it(
+    store: SqlJobStore,
+    objects: S3ObjectStore,
+    collect: Callable[[Retention], Collector],
+    clock: Clock,
+) -> None:
+    finish(store, objects, request_of("a"))
+    store.delete("shop", "a")
+    collect(SOON).finish_purges()
+    made_anew = commit(objects, request_of("b"))
+    other = collect(SOON)
+    other.finish_purges()
+    assert objects.stat(made_anew.video_key) is not None
+    linger(other, clock)
+    assert store.purges(10) == []
+    assert objects.stat(made_anew.video_key) is not None
 
 
 def test_creations_that_race_with_purges_never_show_a_video_that_is_gone(
@@ -320,7 +363,7 @@ def test_creations_that_race_with_purges_never_show_a_video_that_is_gone(
     shown = queued = 0
     try:
         for number in range(60):
-            clock.ahead_s += LINGER_S  # nobody is on the way from a commit to the table now
+            linger(collector, clock)  # nobody is on the way from a commit to the table now
             request = request_of(f"maker-{number}", photo="same")
             video = commit(objects, request)
             made = store.create(request, result=video)

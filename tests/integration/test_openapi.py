@@ -18,7 +18,7 @@ from schemathesis.schemas import APIOperation
 from storage.object_store import ObjectStoreConfig
 from tests.integration.service import Service
 
-_ROUTES = 17
+_ROUTES = 18
 Operation = APIOperation[Any, Any, Any, Any]
 
 
@@ -64,4 +64,5 @@ def test_requests_that_the_description_forbids(operations: list[Operation]) -> N
         "POST /v1/videos/{video_id}/feedback",
         "POST /v1/files",
         "GET /v1/files",
+        "POST /v1/prompts:preview",
     }

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert, text
 
 from storage import keys
 from storage.deliveries import SqlDeliveries
-from storage.errors import IdempotencyConflict
+from storage.errors import IdempotencyConflict, WrongBucket
 from storage.job_contract import Idempotency
 from storage.job_store import SqlJobStore
 from storage.jobs import Attempt, Feedback, Job, JobEvent, JobStatus
@@ -20,6 +21,7 @@ from storage.lifecycle.rebuild import Rebuilt, rebuild
 from storage.lifecycle.records import JobEnd, JobRecord, record_ends
 from storage.lifecycle.retention import Retention
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
+from storage.sql.tables import purges
 from tests.integration.bucket import commit, put_checkpoint, put_files, record, request_of
 from tests.sample_jobs import Clock, lease_one, sqlite_url, store_config
 
@@ -261,10 +263,12 @@ def test_the_caller_of_a_job_whose_end_was_not_recorded_is_told(bench: Bench) ->
         bench.store.complete(bench.lease(), commit(bench.objects, request))
     record_ends(bench.store.database, bench.objects, 10)
     bench.objects.delete(keys.end_key("a"))
+    (before,) = SqlDeliveries(bench.store.database).of_job("a")
     bench.lose()
     bench.rebuild()
     deliveries = SqlDeliveries(bench.store.database)
     assert [len(deliveries.of_job(job_id)) for job_id in ("a", "b")] == [1, 0]
+    assert deliveries.of_job("a")[0].id == before.id  # so a receiver that has heard knows it
 
 
 def test_what_a_rebuild_could_not_restore_is_no_garbage(bench: Bench) -> None:
@@ -283,7 +287,48 @@ def test_what_a_rebuild_could_not_restore_is_no_garbage(bench: Bench) -> None:
     assert bench.objects.get(keys.request_key("b")) == b"{"
 
 
+def test_a_bucket_without_a_job_is_refused_and_nothing_counts_as_whole(bench: Bench) -> None:
+    put_checkpoint(bench.objects, "unknown", 1)
+    with pytest.raises(WrongBucket, match="no record of a job"):
+        bench.rebuild()
+    later = Collector(
+        bench.store, bench.objects, Retention(grace_s=0.001), lambda: bench.clock.now + 1e10
+    )
+    time.sleep(1.1)
+    assert later.run_once().deleted["checkpoints"] == 0
+    later.close()
+
+
+def test_the_bucket_of_another_service_is_refused(bench: Bench) -> None:
+    bench.store.create(request_of("mine", "a"))
+    other = Job(request=request_of("other", "b"), status=JobStatus.QUEUED, created_at=1.0)
+    record(bench.objects, other)
+    bench.clock.now += 100
+    with pytest.raises(WrongBucket, match="none of the last 1"):
+        bench.rebuild()
+    assert bench.store.get_many(["other"]) == []
+    record(bench.objects, bench.restored("mine"))
+    assert bench.rebuild().restored[JobStatus.QUEUED] == 1
+
+
+def test_a_job_that_version_1_completed_refers_to_its_result_once_recorded(bench: Bench) -> None:
+    for job_id in ("a", "doomed"):
+        bench.create(job_id, job_id)
+        bench.store.complete(bench.lease(), commit(bench.objects, request_of(job_id, job_id)))
+    doomed = request_of("doomed", "doomed")
+    with bench.store.database.writing() as db:
+        db.execute(text("UPDATE jobs SET result_id = NULL"))
+        note = {"tenant": "shop", "job_id": "x", "result_id": doomed.result_id, "created_at": 0.0}
+        db.execute(insert(purges).values(note))
+    assert [bench.restored(job_id).expired for job_id in ("a", "doomed")] == [False, False]
+    assert record_ends(bench.store.database, bench.objects, 10) == 2
+    assert [bench.restored(job_id).expired for job_id in ("a", "doomed")] == [False, True]
+    assert bench.store.delete("shop", "a").result_id == request_of("a", "a").result_id
+
+
 def test_what_has_no_row_after_a_rebuild_is_garbage(bench: Bench) -> None:
+    lost = Job(request=request_of("lost"), status=JobStatus.QUEUED, created_at=1.0)
+    record(bench.objects, lost)
     put_checkpoint(bench.objects, "unknown", 1)
     retention = Retention(grace_s=0.001)
     later = Collector(bench.store, bench.objects, retention, lambda: bench.clock.now + 1e10)

@@ -170,7 +170,7 @@ def test_who_guesses_keys_is_sent_away_and_others_at_his_address_are_not(
         (QuotaExceeded("creates_per_minute", 2, 41), 429, "quota_exceeded", 41),
         (IllegalTransition("v", "failed", "rated"), 409, "illegal_state", None),
         (FileNotFound("f"), 404, "file_not_found", None),
-        (TenantNotFound("t"), 404, "tenant_not_found", None),
+        (TenantNotFound("t"), 401, "invalid_api_key", None),
     ],
 )
 def test_refusals_of_the_stores_have_their_answers(

@@ -33,7 +33,7 @@ from storage import keys
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
 from storage.facts import SqlFacts
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.jobs import Job, JobRequest, JobStatus, VideoFile
+from storage.jobs import Job, JobRequest, JobStatus, Stage, VideoFile
 from storage.object_store import S3ObjectStore
 from tests import sample_jobs
 from tests.sample_jobs import MAX_ATTEMPTS, VIDEO
@@ -204,8 +204,7 @@ class Rig:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.dispatch.journey._STORAGE_WAITS_S", (0.01, 0.01))
     monkeypatch.setattr("deployments.dispatcher._HAND_OUT_S", 0.01)
-    monkeypatch.setattr("deployments.dispatch.attempts._TABLE_WAITS_S", (0.05,) * 40)
-    monkeypatch.setattr("deployments.dispatch.attempts._PURGE_WAIT_S", 0.02)
+    monkeypatch.setattr("deployments.dispatch.attempts._WAITS_S", (0.05,) * 4)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -701,17 +700,78 @@ def test_a_result_is_recorded_when_the_table_is_back(
 ) -> None:
     async def scenario() -> None:
         rig = Rig(tmp_path)
-        rig.gate.clear()
-        dispatcher = await rig.start()
-        outage = Outage(dispatcher, monkeypatch)
-        rig.jobs.create(make_request("job"))
-        await rig.until("job", JobStatus.IN_PROGRESS)
-        outage.lasts = True
-        rig.gate.set()
-        await asyncio.sleep(0.4)
-        outage.lasts = False
+        await over_in_an_outage(rig, monkeypatch)
         assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
         assert len(rig.denoisers[0].calls) == 1
+
+    run(scenario)
+
+
+def test_a_result_that_was_purged_while_the_table_was_away_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        await over_in_an_outage(rig, monkeypatch, rig.bucket.objects.clear)
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 2
+        assert len(rig.denoisers[0].calls) == 2
+        assert len(rig.bucket.objects) == 1
+
+    run(scenario)
+
+
+async def over_in_an_outage(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, at_its_end: Callable[[], object] = lambda: None
+) -> None:
+    """The result of a job is committed while the table is away, for longer than all the waits."""
+    rig.gate.clear()
+    outage = Outage(await commit_results(rig), monkeypatch)
+    rig.jobs.create(make_request("job"))
+    await rig.until("job", JobStatus.IN_PROGRESS)
+    outage.lasts = True
+    rig.gate.set()
+    await asyncio.sleep(0.8)
+    assert rig.bucket.objects
+    at_its_end()
+    outage.lasts = False
+
+
+@pytest.mark.parametrize("faults", [0, 2])
+def test_a_result_that_no_one_recorded_is_adopted_though_its_last_attempt_was_lost(
+    tmp_path: Path, faults: int
+) -> None:
+    """Its Dispatcher was killed while the table was away; and the object store may be away too."""
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path, lease_s=0.2)
+        request = make_request("job")
+        rig.jobs.create(request)
+        epoch = rig.jobs.next_epoch()
+        for _ in range(MAX_ATTEMPTS - 1):
+            rig.jobs.release(sample_jobs.lease_one(rig.jobs, epoch), "worker_lost")
+        lost = sample_jobs.lease_one(rig.jobs, epoch)
+        video = rig.bucket.commit(request)
+        rig.bucket.faults = [StoreUnavailable("S3 is away")] * faults
+        await asyncio.sleep(0.3)
+        await rig.start()
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert (job.result, job.current_attempt) == (video, lost)
+        assert rig.denoisers[0].calls == []
+
+    run(scenario)
+
+
+def test_a_job_whose_last_attempt_was_lost_without_a_result_fails(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path, lease_s=0.2)
+        rig.jobs.create(make_request("job"))
+        epoch = rig.jobs.next_epoch()
+        for _ in range(MAX_ATTEMPTS - 1):
+            rig.jobs.release(sample_jobs.lease_one(rig.jobs, epoch), "worker_lost")
+        sample_jobs.lease_one(rig.jobs, epoch)
+        await asyncio.sleep(0.3)
+        await rig.start()
+        assert (await rig.until("job", JobStatus.FAILED)).error_code == "worker_lost"
 
     run(scenario)
 
@@ -898,13 +958,43 @@ def test_a_result_that_is_being_deleted_is_made_anew(tmp_path: Path) -> None:
         await rig.until("job", JobStatus.COMPLETED)
         purge = rig.jobs.delete("shop", "job")
         rig.jobs.create(replace(request, id="again"))
-        while len(rig.job("again").events) < 2 * MAX_ATTEMPTS:
+        while not rig.job("again").events:
             await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)  # the purge takes ten times as long as the first wait
+        assert rig.job("again").stage is Stage.WAITING_STORAGE
         rig.bucket.objects.clear()
+        while rig.job("again").attempt < 2 or not rig.bucket.objects:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        assert rig.job("again").status is JobStatus.IN_PROGRESS
         rig.jobs.purged(purge)
         job = await rig.until("again", JobStatus.COMPLETED)
-        assert {event.kind for event in job.events} == {"result_purged"}
+        assert [event.kind for event in job.events] == ["result_purged"]
+        assert job.attempt == 2  # one that found the old result, and one that made the new one
         assert len(rig.denoisers[0].calls) == 2
+
+    run(scenario)
+
+
+def test_who_waits_for_a_purge_holds_up_nobody(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        dispatcher = await commit_results(rig)
+        requests = [make_request(f"job{number}") for number in range(6)]  # for two slots
+        for request in requests:
+            rig.jobs.create(request)
+        for request in requests:
+            await rig.until(request.id, JobStatus.COMPLETED)
+            rig.jobs.delete("shop", request.id)
+            rig.jobs.create(replace(request, id=f"{request.id}-again"))
+        for request in requests:
+            while not rig.job(f"{request.id}-again").events:
+                await asyncio.sleep(0.01)
+        rig.jobs.create(make_request("other"))
+        await rig.until("other", JobStatus.COMPLETED)
+        assert await dispatcher.drain(grace_s=0.05) == len(requests)
+        counts = rig.jobs.counts()
+        assert (counts[JobStatus.IN_PROGRESS], counts[JobStatus.QUEUED]) == (0, len(requests))
 
     run(scenario)
 

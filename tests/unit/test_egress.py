@@ -1,6 +1,7 @@
 """Whom the server contacts for its callers, and that nothing leads it elsewhere."""
 
 import asyncio
+import logging
 import pickle
 import socket
 import time
@@ -338,6 +339,15 @@ def test_an_image_comes_from_the_pinned_address_under_the_hosts_own_name(
     assert request.server_name == HOST
 
 
+def test_no_log_line_holds_a_url(
+    authority: TestAuthority, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("httpx2").setLevel(logging.NOTSET)  # as it is in a process that starts
+    caplog.set_level(logging.INFO)  # as Serve sets it
+    fetch_from(IMAGE, authority)
+    assert "/a/b" not in caplog.text
+
+
 def test_a_name_that_leads_elsewhere_the_second_time_is_looked_up_once(
     authority: TestAuthority,
 ) -> None:
@@ -460,6 +470,29 @@ def test_a_large_answer_is_cut_off(authority: TestAuthority, answer: Answer) -> 
     with pytest.raises(TooLarge) as failed:
         fetch_from(answer, authority)
     assert failed.value.code == "image_too_large"
+
+
+def test_who_has_no_room_for_more_ends_the_answer(authority: TestAuthority) -> None:
+    taken = []
+
+    def take(size: int) -> None:
+        taken.append(size)
+        if sum(taken) > 5000:
+            raise MemoryError
+
+    async def go() -> None:
+        async with receiver(endless, authority.server(HOST)) as (port, _):
+            config = EgressConfig(
+                image_hosts=(f"{HOST}:{port}",),
+                networks=("127.0.0.1/32",),
+                ca_file=authority.file,
+            )
+            client = Egress(config, answers("127.0.0.1"))
+            await client.fetch_image(f"https://{HOST}:{port}/", 1 << 40, take)
+
+    with pytest.raises(MemoryError):
+        asyncio.run(go())
+    assert sum(taken[:-1]) <= 5000
 
 
 def test_an_image_of_just_the_limit_is_taken(authority: TestAuthority) -> None:

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from video.interpolate import _AGREED, InterpolationConfig, _flows, _motion, interpolate
+from video.flow import find_flows
+from video.interpolate import _AGREED, InterpolationConfig, _motion, interpolate
 
 CONFIG = InterpolationConfig()
 Pixels = NDArray[np.uint8]
@@ -136,7 +137,7 @@ def test_the_flows_agree_except_where_a_frame_hides_something() -> None:
     travel, side, left, top = 16, 60, 70, 50
     scene = product_before(camera(160, 240, seed=3), side, (left, top), travel)
     first, second = scene(0), scene(1)
-    flow, back_flow = _flows(first, second, "medium")
+    flow, back_flow = find_flows(first, second, "medium")
     agreed = _motion(first, second, flow, back_flow, CONFIG.consistency_px).trust == _AGREED
     rows = slice(top + 10, top + side - 10)
     assert agreed[rows, left + 10 : left + side - 10].mean() > 0.95  # the product

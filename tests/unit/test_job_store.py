@@ -47,7 +47,7 @@ def test_the_same_idempotency_key_gives_the_first_job(store: JobStore) -> None:
 
 def test_the_same_idempotency_key_with_another_body_is_refused(store: JobStore) -> None:
     store.create(make_request("a"), Idempotency("key", "body"))
-    with pytest.raises(IdempotencyConflict, match="video a"):
+    with pytest.raises(IdempotencyConflict, match="request, a"):
         store.create(make_request("b"), Idempotency("key", "other body"))
 
 

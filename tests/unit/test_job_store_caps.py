@@ -4,12 +4,15 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
+from sqlalchemy import func, select
 
-from storage.errors import QueueFull, QuotaExceeded
+from storage.errors import QueueFull, QuotaExceeded, TenantNotFound
 from storage.files import SqlFiles, StoredFile
 from storage.job_contract import Caps
 from storage.job_store import Idempotency, JobStore, SqlJobStore
 from storage.jobs import JobStatus
+from storage.sql.tables import creations
+from storage.tenants import SqlTenants
 from tests.sample_jobs import VIDEO, Clock, lease_one, make_request
 
 
@@ -53,7 +56,7 @@ def test_a_tenant_may_create_so_many_in_a_minute(store: JobStore, clock: Clock) 
     store.create(make_request("a"), caps=caps)
     clock.now += 20
     store.create(make_request("b"), caps=caps)
-    store.cancel("shop", "a")  # the rate is that of creation, whatever becomes of it
+    store.delete("shop", "a")  # the rate is that of creation, whatever becomes of it
     clock.now += 15
     with pytest.raises(QuotaExceeded) as refused:
         store.create(make_request("c"), caps=caps)
@@ -78,11 +81,57 @@ def test_a_cap_of_none_lets_nothing_in(store: JobStore, none: Caps) -> None:
     assert store.counts() == dict.fromkeys(JobStatus, 0)
 
 
-def test_repeats_and_results_that_are_there_pass_every_cap(store: JobStore) -> None:
+def test_results_that_are_there_count_as_creations(store: JobStore, clock: Clock) -> None:
+    caps = Caps(tenant_creates_per_minute=2)
+    store.create(make_request("a"), caps=caps, result=VIDEO)
+    store.create(make_request("b"), caps=caps, result=VIDEO)
+    for result in (VIDEO, None):
+        with pytest.raises(QuotaExceeded) as refused:
+            store.create(make_request("c"), caps=caps, result=result)
+        assert (refused.value.quota, refused.value.retry_after_s) == ("creates_per_minute", 60)
+    clock.now += 60
+    store.create(make_request("c"), caps=caps, result=VIDEO)
+
+
+def test_what_is_refused_is_no_creation(store: JobStore) -> None:
+    caps = Caps(tenant_queued=1, tenant_creates_per_minute=2)
+    store.create(make_request("a"), caps=caps)
+    for _ in range(3):
+        with pytest.raises(QuotaExceeded, match="queued jobs"):
+            store.create(make_request("b"), caps=caps)
+    lease_one(store, store.next_epoch())
+    store.create(make_request("b"), caps=caps)
+
+
+def test_no_more_creations_are_kept_than_a_minute_may_have(
+    store: SqlJobStore, clock: Clock
+) -> None:
+    for number in range(20):
+        clock.now += 31
+        store.create(make_request(f"job-{number}"), caps=Caps(tenant_creates_per_minute=2))
+    with store.database.reading() as db:
+        assert db.scalar(select(func.count()).select_from(creations)) == 2
+
+
+def test_a_tenant_must_be_registered_where_that_is_asked_for(store: SqlJobStore) -> None:
+    tenants = SqlTenants(store.database)
+    for tenant in ("nobody", "shop"):
+        with pytest.raises(TenantNotFound):
+            store.create(make_request("a", tenant), registered=True)
+    assert store.counts() == dict.fromkeys(JobStatus, 0)
+    tenants.put("shop", None)
+    store.create(make_request("a"), registered=True)
+    tenants.remove("shop")
+    with pytest.raises(TenantNotFound):
+        store.create(make_request("b"), registered=True)
+
+
+def test_repeats_and_results_that_are_there_pass_the_caps_of_the_queue(store: JobStore) -> None:
     first = store.create(make_request("a"), Idempotency("key", "body"))
     full = Caps(0, 0, 0, 0)
     assert store.create(make_request("b"), Idempotency("key", "body"), caps=full) == first
     assert store.create(make_request("a"), caps=full) == first
+    full = Caps(0, 0, 0)
     done = store.create(make_request("c"), caps=full, result=VIDEO)
     assert done.status is JobStatus.COMPLETED
     store.delete("shop", "c")

@@ -1,9 +1,12 @@
-"""The job table with a long backlog: choosing costs the same, counted and not timed."""
+"""The job table with a long backlog: choosing, and telling a place, cost the same as with a short
+one, counted and not timed."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import insert, text
+import pytest
+from sqlalchemy import bindparam, insert, text, update
 
 from diffusion.params import Priority
 from storage.job_store import SqlJobStore
@@ -37,6 +40,54 @@ def test_choosing_costs_postgres_the_same_whatever_the_backlog(postgres: Postgre
     postgres.drop(url)
 
 
+def test_a_place_costs_sqlite_the_same_however_long_the_line(tmp_path: Path) -> None:
+    store = SqlJobStore(store_config(sqlite_url(tmp_path)))
+    add_backlog(store, 0, 6_000)
+    few = steps(store, lambda: store.queue_position("backlog-5999"))
+    add_backlog(store, 6_000, 30_000)
+    many = steps(store, lambda: store.queue_position("backlog-29999"))
+    assert 0 < many < 1.1 * few
+    store.close()
+
+
+def test_a_place_costs_postgres_the_same_however_long_the_line(postgres: Postgres) -> None:
+    url = postgres.new_database()
+    store = SqlJobStore(store_config(url))
+    add_backlog(store, 0, 6_000)
+    few = rows_read(store, lambda: store.queue_position("backlog-5999"))
+    add_backlog(store, 6_000, 30_000)
+    many = rows_read(store, lambda: store.queue_position("backlog-29999"))
+    assert 2048 < many < 1.1 * few
+    store.close()
+    postgres.drop(url)
+
+
+@pytest.mark.parametrize("gaps", ["none", "served in front", "cancelled anywhere"])
+def test_a_place_far_back_is_told_within_a_few_percent(store: SqlJobStore, gaps: str) -> None:
+    rows, chance = 30_000, random.Random(7)
+    add_backlog(store, 0, rows)
+    served_before, cancelled = {
+        "none": (0, 0.0),
+        "served in front": (8_000, 0.0),
+        "cancelled anywhere": (0, 0.3),
+    }[gaps]
+    left = [n for n in range(rows) if n >= served_before and chance.random() >= cancelled]
+    gone = sorted(set(range(rows)).difference(left))
+    if gone:
+        out = update(jobs).where(jobs.c.id == bindparam("of"))
+        with store.database.writing() as db:
+            ids = [{"of": f"backlog-{number}"} for number in gone]
+            db.execute(out.values(status=JobStatus.CANCELLED), ids)
+    for place in (0, 2_000):
+        assert store.queue_position(f"backlog-{left[place]}") == place
+    for place in (3_000, 12_000, len(left) - 1):
+        told = store.queue_position(f"backlog-{left[place]}")
+        assert told == pytest.approx(place, rel=0.05)
+    store.create(make_request("batch", priority=Priority.BATCH))
+    store.create(make_request("person"))
+    assert store.queue_position("person") == 0
+
+
 def chooser(store: SqlJobStore) -> Callable[[], None]:
     for number in range(3):
         request = make_request(f"b{number}", f"tenant-{number}", priority=Priority.BATCH)
@@ -68,7 +119,7 @@ def add_backlog(store: SqlJobStore, first: int, after: int) -> None:
         db.execute(insert(jobs), rows)
 
 
-def steps(store: SqlJobStore, call: Callable[[], None]) -> int:
+def steps(store: SqlJobStore, call: Callable[[], object]) -> int:
     """Instructions that SQLite runs in `call`."""
     count = 0
 
@@ -92,7 +143,7 @@ _READ = text(
 )
 
 
-def rows_read(store: SqlJobStore, call: Callable[[], None]) -> int:
+def rows_read(store: SqlJobStore, call: Callable[[], object]) -> int:
     """Rows that Postgres reads in `call`: of tables whole, and of indexes."""
 
     def so_far() -> int:

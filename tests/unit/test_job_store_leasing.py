@@ -106,6 +106,43 @@ def test_a_job_that_loses_every_worker_fails(store: JobStore, clock: Clock) -> N
     )
 
 
+def test_only_those_fail_of_which_nothing_came(store: JobStore, clock: Clock) -> None:
+    for job_id in "ab":
+        store.create(make_request(job_id))
+    epoch = store.next_epoch()
+    for _ in range(MAX_ATTEMPTS):
+        attempts = [job.current_attempt for job in lease_next(store, epoch, 2)]
+        clock.now += LEASE_S
+    assert store.lease(epoch, {"a": "cpu", "b": "cpu"}, {"b"}) == []
+    assert store.get("shop", "b").error_code == "worker_lost"
+    assert store.get("shop", "a").status is JobStatus.IN_PROGRESS
+    assert store.complete(attempts[0], VIDEO).status is JobStatus.COMPLETED
+
+
+def test_a_lease_of_a_clock_that_was_put_back_since_is_not_believed(
+    store: JobStore, clock: Clock
+) -> None:
+    store.create(make_request("a"))
+    lease_one(store, store.next_epoch())
+    before = store.get("shop", "a")
+    clock.now -= 500
+    epoch = store.next_epoch()
+    assert store.get("shop", "a").lease_until == clock.now + LEASE_S
+    assert store.get("shop", "a").rev == before.rev  # nobody who watches it has to hear of this
+    clock.now += LEASE_S
+    assert lease_one(store, epoch).number == 2
+
+
+def test_a_lease_that_may_be_is_left_alone_when_a_dispatcher_starts(
+    store: JobStore, clock: Clock
+) -> None:
+    store.create(make_request("a"))
+    lease_one(store, store.next_epoch())
+    clock.now += 1
+    store.next_epoch()
+    assert store.get("shop", "a").lease_until == clock.now - 1 + LEASE_S
+
+
 def test_a_superseded_dispatcher_neither_leases_nor_renews(store: JobStore, clock: Clock) -> None:
     store.create(make_request("a"))
     store.create(make_request("b"))

@@ -18,7 +18,7 @@ from storage.job_store import Progress, SqlJobStore
 from storage.jobs import Job, JobRequest, JobStatus, Stage, VideoFile
 from storage.sql import leasing, references, submission
 from storage.sql.tables import deliveries, jobs, row_of
-from tests.sample_jobs import VIDEO, lease_next, lease_one, make_request
+from tests.sample_jobs import LEASE_S, VIDEO, lease_next, lease_one, make_request
 
 URL = "https://example.com/hook"
 
@@ -60,7 +60,7 @@ def test_an_old_dispatcher_sees_the_new_one_that_registers(store: SqlJobStore) -
     old = store.next_epoch()
     with ThreadPoolExecutor(1) as pool:
         with store.database.writing() as db:
-            leasing.supersede(db, 0.0)
+            leasing.supersede(db, 0.0, LEASE_S)
             leased = pool.submit(store.lease, old, {"a": "cpu"})
             must_wait(leased)
         with pytest.raises(StaleDispatcher):

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, select
+from sqlalchemy import Row, delete, select
 
 from storage.errors import ResultPurged
 from storage.job_store import Idempotency, JobStore, SqlJobStore
 from storage.jobs import JobRequest
-from storage.sql.tables import deliveries
+from storage.sql import outbox
+from storage.sql.tables import deliveries, jobs
 from tests.sample_jobs import LEASE_S, MAX_ATTEMPTS, VIDEO, Clock, lease_one, make_request
 
 URL = "https://example.com/hook"
@@ -134,6 +135,29 @@ def test_a_second_chance_tells_its_own_end(store: SqlJobStore) -> None:
     assert first.id != second.id
     kinds = [json.loads(webhook.body)["type"] for webhook in (first, second)]
     assert kinds == ["video.failed", "video.completed"]
+
+
+def test_every_end_of_a_job_has_an_id_of_its_own_that_is_not_drawn(
+    store: SqlJobStore, clock: Clock
+) -> None:
+    store.create(hooked("a"))
+    epoch = store.next_epoch()
+    store.fail(lease_one(store, epoch), "internal", "")
+    store.retry("a")
+    store.fail(lease_one(store, epoch), "internal", "")
+    store.retry("a")
+    store.complete(lease_one(store, epoch), VIDEO)
+    store.create(hooked("b"), result=VIDEO)
+    first = [webhook.id for webhook in queued_webhooks(store)]
+    assert len(set(first)) == 4
+    with store.database.writing() as db:
+        ended = db.execute(select(jobs).order_by(jobs.c.seq)).all()
+        outbox.announce(db, ended, clock.now)
+    assert [webhook.id for webhook in queued_webhooks(store)] == first  # queued before
+    with store.database.writing() as db:
+        db.execute(delete(deliveries))
+        outbox.announce(db, ended, clock.now)
+    assert [webhook.id for webhook in queued_webhooks(store)] == first[2:]
 
 
 def test_a_webhook_stands_and_falls_with_its_end(

@@ -158,6 +158,24 @@ def test_only_webhooks_that_are_over_are_forgotten(store: SqlJobStore, clock: Cl
     assert (sent.of_job("told"), len(sent.of_job("untold"))) == ([], 1)
 
 
+def test_a_webhook_address_that_was_given_up_is_tried_again_some_day(
+    store: SqlJobStore, clock: Clock
+) -> None:
+    sent = SqlDeliveries(store.database, clock)
+    for number in range(5):
+        sent.disable("shop", f"https://{number}.example/", "410")
+    sent.disable("rival", "https://fresh.example/", "410")
+    clock.now += 100
+    sent.disable("shop", "https://fresh.example/", "410")
+    forgotten = []
+    for _ in range(4):
+        with store.database.writing() as db:
+            forgotten.append(forgetting.forget_endpoints(db, clock.now, 2))
+    assert forgotten == [2, 2, 2, 0]
+    assert not sent.is_disabled("shop", "https://0.example/")
+    assert sent.is_disabled("shop", "https://fresh.example/")
+
+
 def test_a_table_knows_only_what_came_after_its_beginning(store: SqlJobStore, clock: Clock) -> None:
     assert knows_since(store.database, clock.now) == clock.now
     assert knows_since(store.database, clock.now + 50) == clock.now

@@ -9,13 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Index, MetaData, text
+from sqlalchemy import Connection, Index, MetaData, create_engine, text
 
 from storage.errors import StoreMisconfigured
 from storage.job_store import SqlJobStore
 from storage.jobs import JobStatus
+from storage.sql import migrations
 from storage.sql.database import Database
 from storage.sql.tables import jobs, metadata
 from tests.postgres import Postgres
@@ -220,6 +223,27 @@ def test_a_file_from_before_migrations_keeps_its_rows(tmp_path: Path) -> None:
     store.close()
 
 
+def test_what_version_2_called_expired_stays_so(tmp_path: Path) -> None:
+    engine = create_engine(sqlite_url(tmp_path))
+    config = Config()
+    config.set_main_option("script_location", str(migrations.__path__[0]))
+    with engine.begin() as db:
+        config.attributes["connection"] = db
+        command.upgrade(config, "0002")
+        for job_id, more in {
+            "kept": "result_id = 'r', recorded = true",
+            "expired": "recorded = true",
+            "of version 1": "recorded = false",
+        }.items():
+            db.execute(text(INSERT_1), row_1(job_id, completed=True))
+            db.execute(text(f"UPDATE jobs SET {more} WHERE id = :id"), {"id": job_id})
+    engine.dispose()
+    store = SqlJobStore(store_config(sqlite_url(tmp_path)))
+    expired = {job.id: job.expired for job in store.list_jobs("shop", limit=9)}
+    assert expired == {"kept": False, "expired": True, "of version 1": False}
+    store.close()
+
+
 def test_version_1_goes_on_writing_while_the_new_one_is_rolled_out(database_url: str) -> None:
     store = SqlJobStore(store_config(database_url))
     with store.database.writing() as db:
@@ -229,4 +253,8 @@ def test_version_1_goes_on_writing_while_the_new_one_is_rolled_out(database_url:
     attempt = lease_one(store, store.next_epoch())
     assert attempt.job_id == "old"
     assert store.complete(attempt, VIDEO).result == VIDEO
+    with store.database.writing() as db:
+        db.execute(text(INSERT_1), row_1("done", completed=True))
+    done = store.get("shop", "done")
+    assert (done.status, done.expired) == (JobStatus.COMPLETED, False)
     store.close()

@@ -236,6 +236,13 @@ def test_a_decoder_is_bounded_and_knows_no_secret(monkeypatch: pytest.MonkeyPatc
         assert Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip() == "1000"
         assert process.num_fds() == 3
         assert process.num_threads() == 1
+        status = dict(
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        )
+        assert status["NoNewPrivs"] == "1"
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            assert int(status[kind], 16) == 0
 
 
 def test_a_decoder_imports_no_more_than_it_needs() -> None:

@@ -3,25 +3,28 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from catalog.presets import NEGATIVE_PROMPT
 from cluster.tiers import TierConfig
 from diffusion.errors import UnsupportedSize
 from diffusion.model_folder import ModelCard, ModelConfig
-from serve.config import AppConfig
-from serve.errors import ApiError
+from serve.commands import LOCAL_CONFIG
+from serve.config import AppConfig, load
+from serve.errors import ApiError, from_validation
 from serve.resolve import resolve
 from serve.schemas import CreateVideo
 from storage.jobs import JobRequest
 from video.photo import PhotoFacts
 
+PROMPT = "a mug turns slowly to the left, soft studio light"
 CARD = ModelCard("tiny-random", "0" * 64, size_multiple=16)
 
 
 def resolved(photo_size: tuple[int, int] = (640, 480), **fields: Any) -> JobRequest:
     photo = PhotoFacts(*photo_size, "jpeg", "ab" * 32, ("it is small",))
     config = AppConfig(model=ModelConfig(source="tiny"), tiers=(TierConfig(name="cpu"),))
-    return resolve(CreateVideo(**{"prompt": "a mug", **fields}), photo, "shop", CARD, config)
+    return resolve(CreateVideo(**{"prompt": PROMPT, **fields}), photo, "shop", CARD, config)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,92 @@ def test_a_preset_fills_in_what_is_left_out(
 
 def test_the_preset_is_standard_unless_said() -> None:
     assert resolved().preset == "standard"
+
+
+@pytest.mark.parametrize(
+    ("category", "area", "frames", "fps", "steps", "guidance"),
+    [
+        ("apparel", 512**2, 16, 8, 60, 9),
+        ("digital", 768**2, 24, 12, 80, 9),
+        ("home", 512**2, 16, 8, 50, 9),
+        ("food", 512**2, 16, 8, 50, 9),
+        ("portrait", 512**2, 16, 8, 50, 10),
+        ("watch", 768**2, 24, 12, 60, 11),
+        ("art", 512**2, 16, 8, 80, 9),
+    ],
+)
+def test_a_category_fills_in_what_is_left_out(
+    category: str, area: int, frames: int, fps: int, steps: int, guidance: float
+) -> None:
+    request = resolved(category=category, prompt=None)
+    sampling = request.sampling
+    assert (sampling.num_frames, request.output.fps) == (frames, fps)
+    assert (sampling.num_inference_steps, sampling.guidance_scale) == (steps, guidance)
+    assert 0.9 * area < sampling.width * sampling.height <= area
+    assert request.preset == ("high" if area == 768**2 else "standard")
+    assert request.category == category
+
+
+def test_a_preset_beats_the_category_in_what_the_preset_says() -> None:
+    request = resolved(category="watch", preset="preview")
+    sampling = request.sampling
+    assert (sampling.num_frames, sampling.num_inference_steps) == (8, 30)
+    assert sampling.width * sampling.height <= 512**2
+    assert sampling.guidance_scale == 11  # of which the preset says nothing
+    assert (request.preset, request.category) == ("preview", "watch")
+
+
+def test_an_explicit_value_beats_the_category() -> None:
+    sampling = resolved(category="watch", guidance_scale=3, num_inference_steps=5).sampling
+    assert (sampling.guidance_scale, sampling.num_inference_steps) == (3, 5)
+    assert sampling.num_frames == 24
+
+
+def test_a_category_is_as_small_as_the_presets_of_a_small_machine() -> None:
+    local = load(LOCAL_CONFIG).app
+    create = CreateVideo(category="watch")
+    request = resolve(create, PhotoFacts(500, 500, "jpeg", "ab" * 32, ()), "shop", CARD, local)
+    assert request.sampling.width * request.sampling.height <= local.presets["high"].area_px
+    assert request.sampling.num_inference_steps == 60
+
+
+def test_a_prompt_is_made_from_category_and_title() -> None:
+    request = resolved(prompt=None, category="watch", title="Steel diver's watch")
+    assert request.sampling.prompt.startswith("Steel diver's watch rotating slowly")
+    assert request.prompt_template is not None
+    assert request.prompt_template.startswith("{subject} rotating slowly")
+    assert request.warnings == ("it is small",)
+
+
+def test_a_title_alone_is_enough() -> None:
+    request = resolved(prompt=None, title="Wool beanie")
+    assert request.sampling.prompt.startswith("Wool beanie turning slowly")
+    assert (request.preset, request.category) == ("standard", None)
+
+
+def test_the_callers_own_prompt_stays_as_it_is() -> None:
+    request = resolved(prompt="  a beautiful mug ", category="watch", title="Mug")
+    assert request.sampling.prompt == "  a beautiful mug "
+    assert request.prompt_template is None
+    assert "'beautiful'" in " ".join(request.warnings)
+
+
+@pytest.mark.parametrize("fields", [{}, {"title": "  "}, {"title": None, "category": None}])
+def test_without_prompt_category_and_title_there_is_nothing_to_show(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        CreateVideo(**fields)
+    answer = from_validation(refused.value)
+    assert (answer.code, answer.param) == ("missing_parameter", "prompt")
+    assert "unless category or title" in answer.message
+
+
+def test_how_a_prompt_was_come_by_is_no_part_of_the_result_id() -> None:
+    made = resolved(prompt=None, category="home", title="Mug", seed=1)
+    said = resolved(prompt=made.sampling.prompt, seed=1)
+    assert said.category is None
+    assert made.result_id == said.result_id
+    reread = JobRequest.from_json(made.to_json())
+    assert (reread.category, reread.prompt_template) == ("home", made.prompt_template)
 
 
 def test_an_explicit_value_beats_the_preset() -> None:
@@ -140,6 +229,7 @@ def test_interpolation_fills_up_to_24_frames_a_second(fps: int, inbetweens: int)
     [
         ({"model": "sora-2"}, "model"),
         ({"preset": "ultra"}, "preset"),
+        ({"category": "submarine"}, "category"),
         ({"prompt": "x" * 2001}, "prompt"),
         ({"negative_prompt": "x" * 2001}, "negative_prompt"),
     ],

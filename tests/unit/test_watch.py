@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sse_starlette import EventSourceResponse
 from sseclient import SSEClient
 
-from serve.events import event_stream
+from serve.events import Pace, event_stream
 from serve.foresight import Eta
 from serve.schemas import Video
 from serve.watch import Watch
@@ -28,6 +28,7 @@ from storage.jobs import Attempt, Job, JobStatus, Stage
 from tests.sample_jobs import VIDEO, lease_next, make_request
 
 POLL_S = 0.05
+PACE = Pace(refresh_s=4 * POLL_S, check_s=6 * POLL_S)
 
 
 class Table:
@@ -121,6 +122,22 @@ def test_a_slow_listener_gets_the_newest_state_only(table: Table) -> None:
     run(scenario)
 
 
+def test_a_silent_job_is_told_again(table: Table) -> None:
+    async def scenario() -> None:
+        watch, revisions = Watch(table.jobs, POLL_S), []
+        began = time.monotonic()
+        async with contextlib.aclosing(watch.follow("job", silence_s=4 * POLL_S)) as states:
+            async for job in states:
+                revisions.append(job.rev)
+                if len(revisions) == 4:
+                    break
+        assert set(revisions) == {table.job.rev}
+        assert time.monotonic() - began >= 3 * 4 * POLL_S
+        assert watch._topics == {}
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("job_id", ["job", "never there"])
 def test_the_stream_of_a_deleted_job_ends(table: Table, job_id: str) -> None:
     async def scenario() -> None:
@@ -194,16 +211,23 @@ class Server(uvicorn.Server):
 
     def __init__(self, table: Table):
         app, watch = FastAPI(), Watch(table.jobs, POLL_S)
+        self.eta_s, self.key_holds = 4.5, True
+        self.descriptions = 0
 
         async def describe(job: Job) -> Video:
-            return Video.of(job, eta=Eta(4.5, None))
+            self.descriptions += 1
+            return Video.of(job, eta=Eta(self.eta_s, None))
 
-        @app.get("/events")
+        async def may_listen() -> bool:
+            return self.key_holds
+
+        @app.get("/events/{job_id}")
         async def events(
+            job_id: str,
             last_event_id: Annotated[str | None, Header()] = None,
         ) -> EventSourceResponse:
-            job = await asyncio.to_thread(table.jobs.get, "shop", "job")
-            return event_stream(job, watch, describe, last_event_id)
+            job = await asyncio.to_thread(table.jobs.get, "shop", job_id)
+            return event_stream(job, watch, describe, last_event_id, may_listen, pace=PACE)
 
         super().__init__(uvicorn.Config(app, port=0, log_level="warning"))
         self.watch = watch
@@ -211,7 +235,12 @@ class Server(uvicorn.Server):
     @property
     def url(self) -> str:
         host, port = self.servers[0].sockets[0].getsockname()
-        return f"http://{host}:{port}/events"
+        return f"http://{host}:{port}/events/job"
+
+    @property
+    def queued_url(self) -> str:
+        """Of a job that nobody leases."""
+        return self.url.removesuffix("job") + "queued"
 
 
 @pytest.fixture
@@ -304,3 +333,43 @@ def test_who_comes_back_hears_what_is_new_and_the_work_goes_on(
     table.complete()
     late = Listener(server.url, str(table.job.rev))
     assert [data(event)["status"] for event in late.events] == ["completed"]
+
+
+def test_a_queued_job_tells_its_new_eta_under_the_same_id(server: Server, table: Table) -> None:
+    queued = table.jobs.create(make_request("queued"))
+    listener = Listener(server.queued_url)
+    first = next(listener.events)
+    server.eta_s = 3.0
+    second = next(listener.events)
+    assert [data(event)["eta_seconds"] for event in (first, second)] == [4.5, 3.0]
+    assert first.id == second.id == str(queued.rev)
+    before = server.descriptions
+    time.sleep(10 * PACE.refresh_s)
+    assert 5 <= server.descriptions - before <= 11  # looked at, though there was nothing to tell
+    table.jobs.cancel("shop", "queued")
+    assert [data(event)["status"] for event in listener.events] == ["cancelled"]
+
+
+def test_what_runs_is_not_looked_at_without_news(server: Server, table: Table) -> None:
+    listener = Listener(server.url)
+    next(listener.events)
+    server.eta_s = 3.0
+    before = server.descriptions
+    time.sleep(5 * PACE.refresh_s)
+    assert server.descriptions == before
+    table.complete()
+    assert [data(event)["status"] for event in listener.events] == ["completed"]
+
+
+@pytest.mark.parametrize("job_id", ["job", "queued"])
+def test_a_stream_ends_with_its_key_and_not_with_the_job(
+    server: Server, table: Table, job_id: str
+) -> None:
+    table.jobs.create(make_request("queued"))
+    listener = Listener(server.url if job_id == "job" else server.queued_url)
+    next(listener.events)
+    server.key_holds = False
+    began = time.monotonic()
+    assert list(listener.events) == []
+    assert time.monotonic() - began < PACE.check_s + 3 * PACE.refresh_s
+    assert not table.jobs.get("shop", job_id).status.is_terminal

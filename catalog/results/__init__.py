@@ -1,0 +1,1 @@
+"""Results of a catalogue run: one row per input row, committed shard by shard, exactly once."""

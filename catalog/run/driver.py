@@ -1,0 +1,166 @@
+"""The driver of a run: shard after shard, rows into a window of jobs, until all have their results.
+
+It keeps nothing that it could lose. What is finished stands in the output folder, one marker a
+shard; what was under way is under way in the service, whose idempotency keys give the next driver
+the same jobs.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
+from typing import ParamSpec, TypeVar
+
+from catalog.manifest.pinned import PinnedManifest, Shard
+from catalog.manifest.rows import BadRow, Row
+from catalog.report.publish import publish_report
+from catalog.report.summary import RunPlan, RunSummary, summarise
+from catalog.results.commit import commit_shard, finished_shards, replace_shard, sweep_parts
+from catalog.results.errors import ResultsError
+from catalog.results.marker import ShardMarker
+from catalog.results.part import read_part
+from catalog.results.row import ResultRow, ResultSchema, RowStatus
+from catalog.run.cancel import is_cancelled
+from catalog.run.errors import RunCancelled, RunError
+from catalog.run.plan import shards_of
+from catalog.run.progress import Counts, Progress
+from catalog.run.row import RowRunner, bad_row
+from storage.errors import StorageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_OPEN_SHARDS = 4
+"""A slow row holds its shard open; so many of them stand in memory."""
+_LOOK_EVERY_S = 2.0
+
+
+class Driver:
+    """Of one run, once."""
+
+    def __init__(self, plan: RunPlan, manifest: PinnedManifest, rows: RowRunner):
+        self._plan, self._manifest, self._rows = plan, manifest, rows
+        self._schema = ResultSchema(manifest.extra_fields)
+        self._room = asyncio.Semaphore(_OPEN_SHARDS)
+        self._progress = Progress(Counts(plan.rows))
+
+    async def run(self) -> RunSummary:
+        """Raises RunError, ResultsError and StorageError. Shards that have their marker by then
+        are finished for good; the next driver goes on with the others."""
+        output, stopped = self._rows.output, None
+        before = await self._insist(summarise, output, self._plan)
+        self._progress = Progress(Counts.of(self._plan.rows, before.tally))
+        try:
+            await self._insist(sweep_parts, output)
+            finished = await self._insist(finished_shards, output)
+            again = before.faulty if self._rows.options.retry_failed else ()
+            await self._make(finished, {marker.shard: marker for marker in again})
+        except RunError as e:
+            stopped = str(e)
+            raise
+        finally:
+            if stopped is not None:
+                await self._rows.cancel_all()
+            await self._tell()
+            summary = await self._insist(publish_report, output, self._plan, time.time(), stopped)
+        return summary
+
+    async def _make(self, finished: frozenset[int], again: Mapping[int, ShardMarker]) -> None:
+        """The way of a run. `again`: shards whose failed rows are to be tried once more."""
+        try:
+            async with asyncio.TaskGroup() as watch:
+                looking = watch.create_task(self._look_after())
+                async with asyncio.TaskGroup() as tasks:
+                    for shard in shards_of(self._manifest, self._plan.rows):
+                        standing = again.get(shard.id)
+                        if shard.id in finished and standing is None:
+                            continue
+                        await self._room.acquire()
+                        todo = await self._insist(self._todo, shard, standing)
+                        results = [await self._begin(row, shard, standing, tasks) for row in todo]
+                        tasks.create_task(self._finish(shard, standing, results))
+                looking.cancel()
+        except* (RunError, ResultsError, StorageError) as several:
+            raise _first(several) from None
+
+    def _todo(self, shard: Shard, standing: ShardMarker | None) -> list[Row | BadRow | ResultRow]:
+        """The shard's rows; where they were made before, the results that stay as they are."""
+        rows = islice(self._manifest.read(shard), shard.rows)
+        if standing is None:
+            return list(rows)
+        part = read_part(standing.part_key, self._rows.output.objects.get(standing.part_key))
+        found = map(self._schema.restored, part.to_pylist())
+        made = {result.row: result for result in found if result.status is RowStatus.OK}
+        return [made.get(row.index, row) for row in rows]
+
+    async def _begin(
+        self,
+        row: Row | BadRow | ResultRow,
+        shard: Shard,
+        standing: ShardMarker | None,
+        tasks: asyncio.TaskGroup,
+    ) -> Awaitable[ResultRow]:
+        """Returns once there is room for the row."""
+        if isinstance(row, ResultRow):
+            return _known(row)
+        if standing is not None:
+            self._progress.counts.take_back()
+        if isinstance(row, BadRow):
+            return tasks.create_task(self._noted(bad_row(row)))
+        await self._rows.window.enter()
+        return tasks.create_task(self._through(row, shard, standing.round + 1 if standing else 0))
+
+    async def _through(self, row: Row, shard: Shard, round_: int) -> ResultRow:
+        try:
+            return await self._noted(await self._rows.run(row, f"{shard.id:05d}", round_))
+        finally:
+            self._rows.window.leave()
+
+    async def _noted(self, result: ResultRow) -> ResultRow:
+        """Raises TooManyFailures."""
+        self._progress.add(result)
+        counts = self._progress.counts
+        self._rows.options.check_failures(counts.failed, counts.rows)
+        return result
+
+    async def _finish(
+        self,
+        shard: Shard,
+        standing: ShardMarker | None,
+        results: Sequence[Awaitable[ResultRow]],
+    ) -> None:
+        rows = [await result for result in results]
+        output, fingerprint, schema = self._rows.output, self._plan.fingerprint, self._schema
+        if standing is None:
+            await self._insist(commit_shard, output, fingerprint, shard, rows, schema)
+        else:
+            await self._insist(replace_shard, output, fingerprint, shard, standing, rows, schema)
+        self._room.release()
+
+    async def _look_after(self) -> None:
+        """Raises RunCancelled."""
+        while True:
+            await self._tell()
+            if await self._insist(is_cancelled, self._rows.output):
+                raise RunCancelled
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _tell(self) -> None:
+        window = self._rows.window
+        under_way, closed_by = window.under_way, window.closed_by
+        await self._insist(self._progress.write, self._rows.output, under_way, closed_by)
+
+    async def _insist(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """In a thread, and again where a store is away. Raises ServiceAway."""
+        return await self._rows.window.insist(lambda: asyncio.to_thread(call, *args, **kwargs))
+
+
+def _known(result: ResultRow) -> Awaitable[ResultRow]:
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(result)
+    return future
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,100 @@
+"""How far a run is: `progress.json` in its folder, for whoever follows it."""
+
+import json
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from catalog.results.output import RunOutput
+from catalog.results.row import ResultRow, RowStatus
+from catalog.results.tally import Tally
+from storage.errors import ObjectNotFound
+
+_NAME = "progress.json"
+_RATE_OVER_S = 300.0
+
+
+@dataclass(slots=True)
+class Counts:
+    rows: int  # of the run
+    done: int = 0
+    ok: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    shared: int = 0
+    gpu_seconds: float = 0.0
+    cost: float = 0.0
+
+    @classmethod
+    def of(cls, rows: int, tally: Tally) -> "Counts":
+        return cls(
+            rows,
+            tally.rows,
+            tally.count(RowStatus.OK),
+            tally.count(RowStatus.FAILED),
+            tally.count(RowStatus.CANCELLED),
+            tally.shared,
+            sum(tier.gpu_seconds for tier in tally.tiers.values()),
+            sum(tier.cost for tier in tally.tiers.values()),
+        )
+
+    def take_back(self) -> None:
+        """A failed row that is tried again."""
+        self.done -= 1
+        self.failed -= 1
+
+    def add(self, row: ResultRow) -> None:
+        self.done += 1
+        self.ok += row.status is RowStatus.OK
+        self.failed += row.status is RowStatus.FAILED
+        self.cancelled += row.status is RowStatus.CANCELLED
+        self.shared += row.shared_with is not None
+        if row.shared_with is None:
+            self.gpu_seconds += row.gpu_seconds or 0.0
+            self.cost += row.cost or 0.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """What this driver has seen done, on top of what it found."""
+
+    counts: Counts
+    _ends: deque[float] = field(default_factory=deque)  # monotonic seconds, of the last minutes
+
+    def add(self, row: ResultRow) -> None:
+        self.counts.add(row)
+        now = time.monotonic()
+        self._ends.append(now)
+        while self._ends[0] < now - _RATE_OVER_S:
+            self._ends.popleft()
+
+    @property
+    def rows_per_s(self) -> float | None:
+        """Lately; None before there is anything to go by."""
+        if len(self._ends) < 2:
+            return None
+        return (len(self._ends) - 1) / max(1e-3, time.monotonic() - self._ends[0])
+
+    def write(self, output: RunOutput, in_flight: int, waiting_for: str | None) -> None:
+        """Raises StorageError."""
+        rate = self.rows_per_s
+        left = self.counts.rows - self.counts.done
+        document = asdict(self.counts) | {
+            "in_flight": in_flight,
+            "rows_per_s": rate,
+            "eta_s": left / rate if rate else None,
+            "waiting_for": waiting_for,
+            "written_at": time.time(),
+        }
+        data = json.dumps(document).encode()
+        output.objects.put(output.key(_NAME), data, "application/json")
+
+
+def read_progress(output: RunOutput) -> dict[str, Any] | None:
+    """As its driver wrote it last; None: it has made no video yet. Raises StorageError."""
+    try:
+        found: dict[str, Any] = json.loads(output.objects.get(output.key(_NAME)))
+    except ObjectNotFound:
+        return None
+    return found

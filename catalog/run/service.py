@@ -1,0 +1,105 @@
+"""The video service as a run sees it: the HTTP API of `/v1/videos`, asked by many rows at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx2
+
+from catalog.run.errors import NotAllowed, Refused, TryLater
+
+Video = dict[str, Any]
+"""The wire's Video object as JSON."""
+
+TERMINAL = frozenset({"completed", "failed", "cancelled"})
+_TIMEOUT_S = 60.0
+_POLL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    video: Video
+    poll_after_s: float
+
+
+class Service:
+    """Lives on one event loop. Every method raises TryLater and NotAllowed."""
+
+    def __init__(self, base_url: str, api_key: str | None, connections: int):
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._http = httpx2.AsyncClient(
+            base_url=base_url, headers=headers, limits=limits, timeout=_TIMEOUT_S, trust_env=False
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def create(self, fields: Mapping[str, str], photo: bytes, once: str) -> Answer:
+        """`once` is the idempotency key: the same call again, by whomever, is the same video.
+
+        Raises Refused."""
+        files = {"input_reference": ("photo", photo)}
+        return self._answer(
+            await self._request(
+                "POST",
+                "/v1/videos",
+                data=dict(fields),
+                files=files,
+                headers={"Idempotency-Key": once},
+            )
+        )
+
+    async def get(self, video_id: str) -> Answer:
+        """Raises Refused: it was deleted."""
+        return self._answer(await self._request("GET", f"/v1/videos/{video_id}"))
+
+    async def content(self, video_id: str, variant: str) -> bytes:
+        """Raises Refused: its files are gone."""
+        path = f"/v1/videos/{video_id}/content"
+        # The bytes come from the object store itself, past the API.
+        asked = {"variant": variant, "redirect": "1"}
+        return (await self._request("GET", path, params=asked, follow_redirects=True)).content
+
+    async def cancel(self, video_id: str) -> None:
+        """A video that has ended stays as it ended. Raises Refused: it was deleted."""
+        await self._request("POST", f"/v1/videos/{video_id}/cancel")
+
+    async def _request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
+        try:
+            response = await self._http.request(method, path, **kwargs)
+        except httpx2.TransportError as e:
+            raise TryLater(f"the service does not answer ({type(e).__name__})", 1.0) from e
+        if not response.is_error:
+            return response
+        error = _error(response)
+        if error is None or response.status_code == 429 or response.status_code >= 500:
+            # Without an envelope it is a proxy that speaks: the API behind it is being restarted.
+            reason = f"{response.status_code} {error['code'] if error else response.text[:100]}"
+            raise TryLater(reason, _retry_after_s(response))
+        if response.status_code in (401, 403):
+            raise NotAllowed(f"{error['message']} ({response.status_code} {error['code']})")
+        raise Refused(error["type"], error["code"], error["message"])
+
+    @staticmethod
+    def _answer(response: httpx2.Response) -> Answer:
+        after_ms = response.headers.get("openai-poll-after-ms")
+        return Answer(response.json(), _POLL_S if after_ms is None else float(after_ms) / 1e3)
+
+
+def _error(response: httpx2.Response) -> dict[str, Any] | None:
+    try:
+        error: dict[str, Any] = response.json()["error"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return error
+
+
+def _retry_after_s(response: httpx2.Response) -> float:
+    try:
+        return max(0.1, float(response.headers.get("Retry-After", "1")))
+    except ValueError:
+        return 1.0

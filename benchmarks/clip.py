@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from diffusion.state import TextCondition
 from diffusion.text import encode_prompt
 from diffusion.tiny import write_tiny_model
 from diffusion.weights import (
+    DenoisingModel,
     load_denoising_model,
     load_image_model,
     load_text_model,
@@ -38,7 +39,9 @@ PROMPT, NEGATIVE = "a steel watch turns slowly to the left", "blurry"
 class BareClip:
     """Every stage of one clip as a plain call, set up as cluster/local.yaml does."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, adapt: Callable[[DenoisingModel], DenoisingModel] = lambda model: model
+    ) -> None:
         config = load(LOCAL_CONFIG).app
         self._stages, self._limits = config.stages, config.limits.photo
         self.threads = {
@@ -55,7 +58,7 @@ class BareClip:
             folder = ModelFolder.open(ModelConfig(source=temp))
             self._text = load_text_model(folder, device, dtype)
             self._image = load_image_model(folder, device, dtype)
-            self._unet = load_denoising_model(folder, device, dtype, "tiny")
+            self._unet = adapt(load_denoising_model(folder, device, dtype, "tiny"))
             self._vae = load_vae_decoder(folder, device, dtype)
         self._codec = choose_codec(self._stages.video_encoder.mp4)
 

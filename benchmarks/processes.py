@@ -30,3 +30,11 @@ def cpu_seconds() -> dict[str, float]:
         except psutil.NoSuchProcess:
             continue
     return seconds
+
+
+def peak_mb(pid: int | str = "self") -> float:
+    """Of memory that the process has had at once. Not getrusage's: a child's begins with what its
+    parent had."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in status if line.startswith("VmHWM"))
+    return round(int(peak) * 1024 / 1e6, 1)

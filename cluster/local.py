@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -156,17 +157,18 @@ class LocalCluster:
         self._ends.callback(self._end_ray, temp, psutil.Process().children(recursive=True))
         handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
-            context = ray.init(
-                num_cpus=_LOGICAL_CPUS,
-                labels={"role": "head"},
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                dashboard_port=0,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=temp,
-            )
+            with _agent_on_any_port():
+                context = ray.init(
+                    num_cpus=_LOGICAL_CPUS,
+                    labels={"role": "head"},
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    dashboard_port=0,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=temp,
+                )
         except SystemExit as e:
             # ray.init puts a SIGTERM handler of its own in, which exits with the signal's number.
             if e.code == signal.SIGTERM:
@@ -239,6 +241,20 @@ class LocalCluster:
             shutil.copytree(found, logs, dirs_exist_ok=True, ignore_dangling_symlinks=True)
         shutil.rmtree(temp, ignore_errors=True)
         (self._data / "ray-temp").unlink(missing_ok=True)
+
+
+@contextmanager
+def _agent_on_any_port() -> Iterator[None]:
+    """For ray.init, which knows no option for it: the agent that starts jobs listens on 52365, and
+    that of a second cluster on the machine would go on without listening at all."""
+    from ray._private import parameter
+
+    original = parameter.RayParams
+    vars(parameter)["RayParams"] = partial(original, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        vars(parameter)["RayParams"] = original
 
 
 def _check_room(stages: Mapping[str, StageConfig]) -> None:

@@ -1,4 +1,5 @@
-"""Housekeeper: what has to be done beside the jobs. Sends webhooks, and tidies the stores.
+"""Housekeeper: what has to be done beside the jobs. Sends webhooks, tidies the stores, and does the
+chores that it is given.
 
 One replica will do, and nothing depends on there being just one: webhooks are claimed in the table,
 and collecting twice finds nothing the second time.
@@ -6,8 +7,8 @@ and collecting twice finds nothing the second time.
 
 import asyncio
 import logging
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from pydantic import Field
 
@@ -37,6 +38,22 @@ class HousekeeperConfig(StageConfig):
     tidy_every_s: float = Field(3600.0, gt=0, description="each time lists the whole bucket")
 
 
+class Chore(Protocol):
+    """Work of a package above this one."""
+
+    @property
+    def every_s(self) -> float: ...
+
+    @property
+    def at_once(self) -> int:
+        """Rounds side by side, in threads."""
+        ...
+
+    def begin(self, jobs: SqlJobStore) -> Callable[[], None]:
+        """Gives a round. That may raise StorageError: the next one goes on with it."""
+        ...
+
+
 class Housekeeper:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
@@ -46,19 +63,25 @@ class Housekeeper:
         webhooks: WebhookConfig,
         egress: EgressConfig,
         retention: Retention,
+        chores: Sequence[Chore] = (),
     ):
         self._config = config
         store, self._objects = SqlJobStore(jobs), S3ObjectStore(objects)
         self._database = store.database
         self._courier = Courier(webhooks, Egress(egress), SqlDeliveries(self._database))
         self._collector = Collector(store, self._objects, retention)
+        rounds = [
+            (self._follow, config.follow_every_s),
+            (self._tidy, config.tidy_every_s),
+            *(
+                (chore.begin(store), chore.every_s)
+                for chore in chores
+                for _ in range(chore.at_once)
+            ),
+        ]
         self._loops = [
-            asyncio.create_task(loop())
-            for loop in (
-                self._courier.run,
-                partial(self._repeat, self._follow, config.follow_every_s),
-                partial(self._repeat, self._tidy, config.tidy_every_s),
-            )
+            asyncio.create_task(self._courier.run()),
+            *(asyncio.create_task(self._repeat(*each)) for each in rounds),
         ]
 
     async def check_health(self) -> None:

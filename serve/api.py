@@ -7,6 +7,7 @@ from deployments.egress.client import Egress
 from diffusion.model_folder import ModelCard
 from serve.admission import Admission
 from serve.auth import Authenticator, authenticator
+from serve.batches import Batches
 from serve.config import AppConfig
 from serve.contents import Contents
 from serve.files import Files
@@ -16,6 +17,7 @@ from serve.readiness import Readiness
 from serve.store_threads import StoreThreads
 from serve.videos import Videos
 from serve.watch import Watch
+from storage.batches import SqlBatches
 from storage.facts import SqlFacts
 from storage.files import SqlFiles
 from storage.job_store import SqlJobStore
@@ -40,6 +42,7 @@ class Api:
     videos: Videos
     contents: Contents
     files: Files
+    batches: Batches
     readiness: Readiness
     tenant_of: Authenticator
     memory: MemoryBudget
@@ -58,7 +61,10 @@ def open_api(
     jobs, objects = SqlJobStore(config.job_store), S3ObjectStore(config.object_store)
     tenants = SqlTenants(jobs.database, cache_s=config.auth.cache_s)
     store, memory = StoreThreads(), MemoryBudget(config.limits.max_body_bytes_at_once)
-    files = Files(SqlFiles(jobs.database), objects, store, photos, config.auth.enabled)
+    uploads = SqlFiles(jobs.database)
+    files = Files(
+        uploads, objects, store, photos, config.auth.enabled, config.catalog.max_upload_bytes
+    )
     videos = Videos(
         config,
         model,
@@ -79,6 +85,7 @@ def open_api(
         videos,
         Contents(jobs, objects, store),
         files,
+        Batches(config, model.name, SqlBatches(jobs.database), uploads, store),
         Readiness(jobs, objects, dispatcher.broken),
         authenticator(config.auth, config.quota, tenants),
         memory,

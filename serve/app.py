@@ -3,7 +3,7 @@
                     ┌─ TextEncoder ──┐
 HTTP ─ VideoAPI ─ Dispatcher         ├─ Denoiser-<tier> ─ Decoder ─ VideoEncoder ─ S3
           │         └─ ImageEncoder ─┘
-       job table ─ Housekeeper ─ webhooks, retention
+       job table ─ Housekeeper ─ webhooks, retention, batches
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from catalog.batches.chore import FollowBatches
 from cluster.calibration import load_calibrations
 from cluster.capacity import require_room
 from cluster.cost import CostModel
@@ -36,6 +37,7 @@ from diffusion.memory import Architecture
 from diffusion.model_folder import ModelCard, ModelFolder
 from serve.admission import Admission
 from serve.api import DispatcherLine, open_api
+from serve.catalog_driver import driver_command
 from serve.config import AppConfig, ConfigError, parse
 from serve.http_api import create_app
 from storage.object_store import S3ObjectStore
@@ -89,7 +91,13 @@ def build_app(args: Mapping[str, Any]) -> Application:
         [text_encoder, image_encoder, decoder, video_encoder],
     )
     housekeeper = _stage(Housekeeper, stages.housekeeper).bind(
-        stages.housekeeper, jobs, store, config.webhooks, config.egress, config.retention
+        stages.housekeeper,
+        jobs,
+        store,
+        config.webhooks,
+        config.egress,
+        config.retention,
+        [FollowBatches(config.catalog, store, card.name, driver_command)],
     )
     api = _stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI")
     return api.bind(config, card, Admission(cost, floor), dispatcher, housekeeper)

@@ -8,7 +8,7 @@ itself and revokes it when it leaves.
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -56,6 +56,12 @@ class Application:
             config.limits.photo.max_bytes,
             config.currency,
         )
+
+
+def driver_command(options: RunOptions, tenant: str, dashboard_url: str) -> Sequence[str]:
+    """Executes `main`."""
+    asked = options.model_dump_json(exclude_defaults=True)
+    return [sys.executable, "-m", "serve.catalog_driver", dashboard_url, tenant, asked]
 
 
 def main(dashboard_url: str, tenant: str, options_json: str) -> None:

@@ -62,6 +62,10 @@ def generate(
         str | None, typer.Option(help="preview, standard or high; default: the category's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same video.")] = None,
+    n: Annotated[int, typer.Option(min=1, help="Candidates, of which the best is taken.")] = 1,
+    select: Annotated[
+        str, typer.Option(help="best, or all: every candidate is kept, and written to a file.")
+    ] = "best",
     smooth: Annotated[bool, typer.Option(help="Interpolate to 24 frames/s or more.")] = False,
     out: Annotated[Path | None, typer.Option(help="MP4 file; default: a readable name.")] = None,
     url: Annotated[str, typer.Option(envvar="SHOPREEL_URL", help="The service.")] = DEFAULT_URL,
@@ -77,6 +81,8 @@ def generate(
         "title": title,
         "preset": preset,
         "seed": seed,
+        "n": n,
+        "select": select,
         "enable_frame_interpolation": smooth,
     }
     run_generate(photo, fields, out, url, api_key, as_json)

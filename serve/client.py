@@ -81,9 +81,12 @@ class Client:
                 return video
             time.sleep(poll_s)
 
-    def content(self, video_id: str, variant: str = "video") -> bytes:
+    def content(self, video_id: str, variant: str = "video", candidate: int | None = None) -> bytes:
         path = f"/v1/videos/{video_id}/content"
-        return self._request("GET", path, params={"variant": variant}).content
+        params: dict[str, str | int] = {"variant": variant}
+        if candidate is not None:
+            params["candidate"] = candidate
+        return self._request("GET", path, params=params).content
 
     def cancel(self, video_id: str) -> Video:
         """A video that has ended stays as it ended."""

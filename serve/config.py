@@ -33,6 +33,7 @@ from sqlalchemy import make_url
 
 from catalog.categories import Category, default_categories
 from catalog.presets import DEFAULT_PRESET, Preset, default_presets
+from catalog.run.config import CatalogConfig
 from cluster.local import APP_NAME
 from cluster.stage import StageConfig
 from cluster.tiers import TierConfig
@@ -102,6 +103,7 @@ class AppConfig(BaseSettings):
     webhooks: WebhookConfig = Field(default_factory=WebhookConfig)
     presets: dict[str, Preset] = Field(default_factory=default_presets)
     categories: dict[str, Category] = Field(default_factory=default_categories)
+    catalog: CatalogConfig = Field(default_factory=CatalogConfig)
     limits: Limits = Field(default_factory=Limits)
     tiers: tuple[TierConfig, ...] = Field(min_length=1)
     currency: str | None = Field(

@@ -13,17 +13,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from catalog.errors import CatalogError, ManifestRefused
+from catalog.results.errors import ResultsError
 from cluster.cost import DoesNotFit
 from deployments.egress.client import EgressError, UrlNotAllowed
 from deployments.egress.webhooks import WebhookNotAllowed
 from diffusion.errors import DiffusionError, UnsupportedSize
 from serve.schemas import ErrorDetail, ErrorEnvelope
 from storage.errors import (
+    BatchNotFound,
     FileNotFound,
     IdempotencyConflict,
     IllegalTransition,
     JobNotFound,
     ObjectNotFound,
+    OutputTaken,
     QueueFull,
     QuotaExceeded,
     StorageError,
@@ -43,6 +47,7 @@ REQUEST, NOT_FOUND, CONFLICT, SERVER = (
     "server_error",
 )
 AUTHENTICATION, RATE_LIMIT = "authentication_error", "rate_limit_error"
+PERMISSION = "permission_error"
 
 _LONGEST_MESSAGE = 2000  # characters
 
@@ -98,6 +103,9 @@ TABLE: dict[type[Exception], _Row] = {
     TenantNotFound: _Row(  # the holder's of a key that was good seconds ago
         401, AUTHENTICATION, "invalid_api_key", message=str(UnknownKey()), headers=CHALLENGE
     ),
+    BatchNotFound: _Row(404, NOT_FOUND, "batch_not_found"),
+    OutputTaken: _Row(409, CONFLICT, "output_taken", "output_prefix"),
+    ManifestRefused: _Row(400, REQUEST, "manifest_refused"),
     IllegalTransition: _Row(409, CONFLICT, "illegal_state"),
     UnknownKey: _Row(401, AUTHENTICATION, "invalid_api_key", headers=CHALLENGE),
     QuotaExceeded: _Row(429, RATE_LIMIT, "quota_exceeded"),
@@ -119,6 +127,8 @@ ANSWERED = (
     DiffusionError,
     DoesNotFit,
     EgressError,
+    CatalogError,
+    ResultsError,
 )
 """What `respond` is registered for; anything else is answered by serve.middleware.RequestId."""
 

@@ -15,6 +15,7 @@ from serve.api import Api
 from serve.errors import ANSWERED, REQUEST, ApiError, respond, unknown_parameter
 from serve.middleware import BodyLimit, HeadAsGet, RequestId
 from serve.rate import RateLimitHeaders
+from serve.routes.batches import batch_routes
 from serve.routes.content import content_routes
 from serve.routes.discovery import discovery_routes
 from serve.routes.files import file_routes
@@ -57,6 +58,7 @@ def create_app(api: Api, echo_request_id: bool = True) -> FastAPI:
         video_routes(api.videos, api.tenant_of),
         content_routes(api.contents, api.tenant_of),
         file_routes(api.files, api.tenant_of),
+        batch_routes(api.batches, api.tenant_of),
         discovery_routes(config, api.videos.model, api.tenant_of),
         prompt_routes(config, api.tenant_of),
         health_routes(api.readiness),

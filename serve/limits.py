@@ -21,6 +21,13 @@ class Limits(BaseModel):
     )
     max_area_px: int = Field(1280 * 768, gt=0, description="width x height of one frame")
     max_prompt_chars: int = Field(2000, gt=0)
+    max_candidates: int = Field(
+        8,
+        ge=1,
+        le=100,
+        description="clips that one request makes; quotas of jobs count each, that of creations per"
+        " minute counts the request",
+    )
     max_lingering: int = Field(
         500, ge=0, description="event streams and waiting requests at once, per API replica"
     )

@@ -71,6 +71,8 @@ def resolve(
         batch_id=create.batch_id,
         title=create.title,
         metadata=create.metadata,
+        candidates=_candidates(create, config),
+        select=create.select,
         webhook=create.webhook,
         warnings=(*photo.warnings, *prompt.warnings),
     )
@@ -106,6 +108,13 @@ def _preset(create: CreateVideo, config: AppConfig) -> tuple[str, Preset]:
     if preset_or_none is None:
         raise _refused("preset", f"no preset {create.preset!r}; have {', '.join(config.presets)}")
     return create.preset, category.under(preset_or_none) if category else preset_or_none
+
+
+def _candidates(create: CreateVideo, config: AppConfig) -> int:
+    most = config.limits.max_candidates
+    if create.n > most:
+        raise _refused("n", f"{create.n} candidates are more than {most}")
+    return create.n
 
 
 def _check_length(name: str, text: str | None, config: AppConfig) -> None:

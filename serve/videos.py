@@ -14,11 +14,12 @@ from deployments.egress.webhooks import check_webhook_url
 from diffusion.model_folder import ModelCard
 from serve.admission import Admission
 from serve.config import AppConfig
+from serve.contents import part_of
 from serve.create_request import PhotoSource, RemoteImage, UploadedFile
 from serve.errors import ApiError
 from serve.events import PACE, MayListen, event_stream
 from serve.files import Files
-from serve.foresight import Foresight
+from serve.foresight import Eta, Foresight
 from serve.lingering import Lingering
 from serve.memory import MemoryBudget, Share
 from serve.resolve import resolve
@@ -26,9 +27,8 @@ from serve.schemas import CreateVideo, Video, VideoFeedback, VideoList
 from serve.store_threads import StoreThreads
 from serve.watch import Watch
 from storage import keys
-from storage.errors import ObjectNotFound
-from storage.job_contract import Idempotency, JobStore
-from storage.jobs import Feedback, Job, JobRequest, JobStatus, VideoFile
+from storage.job_contract import Caps, Idempotency, JobStore
+from storage.jobs import Feedback, Job, JobRequest, JobStatus
 from storage.lifecycle.records import JobRecord
 from storage.object_store import ObjectStore
 from storage.tenants import Tenant
@@ -94,33 +94,32 @@ class Videos:
             check_webhook_url(create.webhook, self.config.egress)
         # The photo first, as a job may be leased as soon as it is a row; the request last, when
         # it is known which job stands.
-        request, result = await self._prepared(create, source, tenant)
+        request = await self._prepared(create, source, tenant)
         caps = (tenant.quota or self.config.quota).caps(self.config.limits.max_queued_jobs)
-        job = await asyncio.to_thread(
-            self._jobs.create,
-            request,
-            idempotency,
-            caps=caps,
-            result=result,
-            registered=self.config.auth.enabled,
-        )
+        job = await asyncio.to_thread(self._create, request, idempotency, caps)
         return await self._accepted(job, idempotency), job.id != request.id
 
     async def _prepared(
         self, create: CreateVideo, source: PhotoSource, tenant: Tenant
-    ) -> tuple[JobRequest, VideoFile | None]:
-        """The complete request, whose photo is stored, and its result if there is one."""
+    ) -> JobRequest:
+        """The complete request, whose photo is stored."""
         with self._memory.share() as share:
             photo = await self._photo(source, tenant, share)
             facts = await self._photos.inspect(photo)
             request = resolve(create, facts, tenant.name, self.model, self.config)
             self._admission.check(request)
             media_type = f"image/{facts.format}"
-            _, result = await asyncio.gather(
-                self._store.run(self._objects.put, request.photo_key, photo, media_type),
-                self._store.run(self._stored_result, request),
-            )
-        return request, result
+            await self._store.run(self._objects.put, request.photo_key, photo, media_type)
+        return request
+
+    def _create(self, request: JobRequest, idempotency: Idempotency | None, caps: Caps) -> Job:
+        """A part that was made before is not made again. (Where only the object store knows of it,
+        because its job was forgotten, the Dispatcher finds it before any GPU does.)"""
+        made = self._jobs.made(request.tenant, [part.result_id for part in request.parts])
+        registered = self.config.auth.enabled
+        return self._jobs.create(
+            request, idempotency, caps=caps, results=made, registered=registered
+        )
 
     async def _photo(self, source: PhotoSource, tenant: Tenant, share: Share) -> bytes:
         """Takes of `share` what did not come with the body."""
@@ -133,14 +132,6 @@ class Videos:
             case _:
                 return source
 
-    def _stored_result(self, request: JobRequest) -> VideoFile | None:
-        """The same request was answered before: nothing has to be computed."""
-        try:
-            stored = self._objects.get(keys.result_key(request.tenant, request.result_id))
-        except ObjectNotFound:
-            return None
-        return VideoFile.from_json(stored)
-
     async def _accepted(self, job: Job, idempotency: Idempotency | None) -> Video:
         """Written for a replay too: whoever created it may have died before this."""
         record = JobRecord(job.request, idempotency, job.created_at)
@@ -150,7 +141,7 @@ class Videos:
             ),
             self.describe(job),
         )
-        if job.status is JobStatus.QUEUED:
+        if any(part.status is JobStatus.QUEUED for part in job.parts):
             self._wake()
         return video
 
@@ -230,28 +221,48 @@ class Videos:
         return await asyncio.to_thread(self._describe, job)
 
     def _describe(self, job: Job) -> Video:
-        queued, ended = job.status is JobStatus.QUEUED, job.status.is_terminal
-        position = self._jobs.queue_position(job.id) if queued else None
-        eta = None if ended else self._foresight.eta(job, position)
-        return Video.of(job, position, eta, self.config.retention.results_s)
+        queued = [part for part in job.parts if part.status is JobStatus.QUEUED]
+        position = self._jobs.queue_position(queued[0].id) if queued else None
+        return Video.of(job, position, self._eta(job, position), self.config.retention.results_s)
+
+    def _eta(self, job: Job, position: int | None) -> Eta | None:
+        """Of what ends last; `position` is that of its first part that waits."""
+        etas = []
+        for part in job.parts:
+            if part.status.is_terminal:
+                continue
+            eta = self._foresight.eta(part, position)
+            if eta is None:
+                return None
+            etas.append(eta)
+            if part.status is JobStatus.QUEUED and position is not None:
+                position += 1  # they were created together
+        return max(etas, key=lambda eta: eta.seconds, default=None)
 
     # Change.
 
     async def cancel(self, tenant: str, video_id: str) -> Video:
-        """A video that has ended stays as it ended. Raises JobNotFound."""
+        """A video that has ended stays as it ended; of several candidates, those that are made are
+        kept, and the video is completed with them. Raises JobNotFound."""
         job = await asyncio.to_thread(self._jobs.cancel, tenant, video_id)
-        if job.status is JobStatus.CANCELLED:
-            self._stop(video_id)
+        for part in job.parts:
+            if part.status is JobStatus.CANCELLED:
+                self._stop(part.id)
         return await self.describe(job)
 
     async def delete(self, tenant: str, video_id: str) -> None:
         """Stops the work and forgets the job. Its files, those of a result that another job refers
         to excepted, the Housekeeper deletes within seconds. Raises JobNotFound."""
+        request = (await self.job(tenant, video_id)).request
         await asyncio.to_thread(self._jobs.delete, tenant, video_id)
-        self._stop(video_id)
+        for part in request.parts:
+            self._stop(part.id)
 
     async def rate(self, tenant: str, video_id: str, feedback: VideoFeedback) -> Video:
-        """Raises JobNotFound, IllegalTransition for a video that is not completed."""
-        rated = Feedback(feedback.rating, tuple(feedback.tags), time.time())
+        """Raises JobNotFound, IllegalTransition for a video that is not completed, ApiError for a
+        candidate that it has not."""
+        if feedback.candidate is not None:
+            part_of(await self.job(tenant, video_id), feedback.candidate)
+        rated = Feedback(feedback.rating, tuple(feedback.tags), time.time(), feedback.candidate)
         job = await asyncio.to_thread(self._jobs.rate, tenant, video_id, rated)
         return await self.describe(job)

@@ -15,6 +15,8 @@ StorageError
 ├── UnknownKey           no such API key, or it was revoked
 ├── TenantNotFound       no such tenant
 ├── FileNotFound         no such uploaded file for this tenant
+├── BatchNotFound        no such batch for this tenant
+├── OutputTaken          an unfinished batch writes there
 ├── IllegalTransition    the job is in a state that forbids this
 ├── StaleAttempt         another attempt owns the job now: drop your work
 └── StaleDispatcher      a newer Dispatcher has started: stop leasing
@@ -163,3 +165,21 @@ class FileNotFound(StorageError):
 
     def __str__(self) -> str:
         return f"no file {self.file_id!r}"
+
+
+class BatchNotFound(StorageError):
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(batch_id)
+        self.batch_id = batch_id
+
+    def __str__(self) -> str:
+        return f"no batch {self.batch_id!r}"
+
+
+class OutputTaken(StorageError):
+    def __init__(self, output_uri: str) -> None:
+        super().__init__(output_uri)
+        self.output_uri = output_uri
+
+    def __str__(self) -> str:
+        return f"an unfinished batch writes to {self.output_uri}"

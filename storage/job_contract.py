@@ -66,16 +66,18 @@ class JobStore(Protocol):
         idempotency: Idempotency | None = None,
         *,
         caps: Caps = NO_CAPS,
-        result: VideoFile | None = None,
+        results: Sequence[VideoFile | None] = (),
         registered: bool = False,
     ) -> Job:
-        """Queues the job; with the `result` that its request has already, it is completed at once,
-        unless that is being purged. When its id or idempotency key is known, returns the job that
-        stands, so `job.id != request.id` tells a replay. Raises IdempotencyConflict when the key
-        came with another body, QueueFull and QuotaExceeded beyond the `caps` (which replays pass,
-        and jobs with a result, the rate of creations excepted; on Postgres creations at the same
-        moment may pass that of all together). Raises TenantNotFound where the tenant must be
-        `registered` and is not, or not any more."""
+        """Queues the job, each of its candidates where it has several: those are what is leased,
+        counted and capped, and the job itself is as they are. `results` are what its parts
+        (`JobRequest.parts`) have already; such a part is completed at once, unless that is being
+        purged. When its id or idempotency key is known, returns the job that stands, so
+        `job.id != request.id` tells a replay. Raises IdempotencyConflict when the key came with
+        another body, QueueFull and QuotaExceeded beyond the `caps` (which replays pass, and what
+        has a result, the rate of creations excepted, where a job is one; on Postgres creations at
+        the same moment may pass that of all together). Raises TenantNotFound where the tenant must
+        be `registered` and is not, or not any more."""
         ...
 
     def find(self, tenant: str, idempotency: Idempotency) -> Job | None:
@@ -84,7 +86,8 @@ class JobStore(Protocol):
         ...
 
     def get(self, tenant: str, job_id: str) -> Job:
-        """Raises JobNotFound, for another tenant's job too."""
+        """Raises JobNotFound, for another tenant's job too, and for a candidate: here and below
+        only what is leased, ends or is `get_many` may be one."""
         ...
 
     def get_many(self, job_ids: Collection[str]) -> list[Job]:
@@ -110,7 +113,8 @@ class JobStore(Protocol):
         ...
 
     def cancel(self, tenant: str, job_id: str) -> Job:
-        """A job that has ended stays as it ended. Raises JobNotFound."""
+        """A job that has ended stays as it ended, and so does a candidate: with one that is
+        completed the job is. Raises JobNotFound."""
         ...
 
     def delete(self, tenant: str, job_id: str) -> Purge:
@@ -127,9 +131,9 @@ class JobStore(Protocol):
         ...
 
     def retry(self, job_id: str) -> Job:
-        """An operator's second chance: queues a failed job again, with all its attempts and no
-        deadline, in its request neither. Raises JobNotFound, and IllegalTransition for a job that
-        has not failed."""
+        """An operator's second chance: queues a failed job again, with all its candidates and
+        attempts and no deadline, in its request neither. Raises JobNotFound, and IllegalTransition
+        for a job that has not failed."""
         ...
 
     def rate(self, tenant: str, job_id: str, feedback: Feedback) -> Job:
@@ -199,10 +203,14 @@ class JobStore(Protocol):
         job; with `max_attempts` of them it fails with code `reason`."""
         ...
 
+    def made(self, tenant: str, result_ids: Sequence[str]) -> list[VideoFile | None]:
+        """The results with these ids that jobs of this tenant refer to, in this order."""
+        ...
+
     def queue_position(self, job_id: str) -> int | None:
         """How many queued jobs stand before it, interactive before batch, then in order of
-        creation; None when it is not queued (or not known). Exact to 2,000 of each priority; of a
-        longer line an estimate, within a few percent, at the same cost."""
+        creation; None when it is not queued (or not known). Exact among the first 500 of a
+        priority; further back within 64, and up to a second old, at the same cost."""
         ...
 
     def queued(self) -> int:

@@ -1,41 +1,32 @@
 """The job table, which is also the queue: the JobStore on SQL."""
 
-import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Row, select
 from sqlalchemy.exc import IntegrityError
 
-from storage.errors import (
-    IllegalTransition,
-    JobNotFound,
-    ResultPurged,
-    StaleAttempt,
-    StoreUnavailable,
-)
+from storage.errors import IllegalTransition, ResultPurged, StoreUnavailable
 from storage.job_contract import NO_CAPS, Caps, Idempotency, JobStore, Progress, Purge
-from storage.jobs import (
-    Attempt,
-    Feedback,
-    Job,
-    JobEvent,
-    JobRequest,
-    JobStatus,
-    VideoFile,
-    check_transition,
+from storage.jobs import Attempt, Feedback, Job, JobEvent, JobRequest, JobStatus, VideoFile
+from storage.sql import (
+    admission,
+    ending,
+    families,
+    leasing,
+    listing,
+    references,
+    submission,
+    tenancy,
 )
-from storage.sql import admission, leasing, line, outbox, references, submission, tenancy
 from storage.sql.database import Database
-from storage.sql.tables import jobs, owned_by, row_of, to_job, with_events
+from storage.sql.line import Lines
+from storage.sql.rows import feedback_json, row_of, to_job, with_events
+from storage.sql.tables import jobs
 
 __all__ = ["Idempotency", "JobStore", "JobStoreConfig", "Progress", "SqlJobStore"]
-
-_OF_A_TRY = ("stage", "tier", "predicted_at")
-_OF_AN_END = ("deadline_at", "completed_at", "error_code", "error_message")
 
 
 class JobStoreConfig(BaseModel):
@@ -54,6 +45,7 @@ class SqlJobStore(JobStore):
     def __init__(self, config: JobStoreConfig, clock: Callable[[], float] = time.time) -> None:
         self._config, self._clock = config, clock
         self.database = Database(config.url)  # shared with the stores of other tables
+        self._lines = Lines()
 
     def close(self) -> None:
         self.database.close()
@@ -64,43 +56,42 @@ class SqlJobStore(JobStore):
         idempotency: Idempotency | None = None,
         *,
         caps: Caps = NO_CAPS,
-        result: VideoFile | None = None,
+        results: Sequence[VideoFile | None] = (),
         registered: bool = False,
     ) -> Job:
+        have = results or [None] * request.candidates
         try:
             with self.database.writing() as db:
-                if row := submission.repeated(db, request.tenant, idempotency, request.id):
-                    return to_job(row)
-                if result and references.is_being_purged(db, request.tenant, result.result_id):
-                    result = None
-                if registered:
-                    tenancy.require(db, request.tenant)
-                now = self._clock()
-                admission.admit(db, request.tenant, caps, now, is_done=result is not None)
-                values = submission.new_row(request, idempotency, result, now)
-                row = db.execute(insert(jobs).values(values).returning(*jobs.c)).one()
-                if result:
-                    outbox.announce(db, [row], now)
-                return to_job(row)
-        except IntegrityError:  # Postgres: two inserted at once
+                row = submission.repeated(db, request.tenant, idempotency, request.id)
+                if row is None:
+                    have = references.standing(db, request.tenant, have)
+                    if registered:
+                        tenancy.require(db, request.tenant)
+                    now = self._clock()
+                    admission.admit(db, request.tenant, caps, now, waiting=have.count(None))
+                    row = submission.submit(db, request, idempotency, have, now)
+                return families.to_jobs(db, [row])[0]
+        except IntegrityError as error:  # Postgres: two inserted at once
             with self.database.reading() as db:
                 row = submission.repeated(db, request.tenant, idempotency, request.id)
-        if row is None:
-            raise StoreUnavailable(f"the job that {request.id} repeats was deleted just now")
-        return to_job(row)
+                if row is None:
+                    why = f"the job that {request.id} repeats was deleted just now"
+                    raise StoreUnavailable(why) from error
+                return families.to_jobs(db, [row])[0]
 
     def find(self, tenant: str, idempotency: Idempotency) -> Job | None:
         with self.database.reading() as db:
             row = submission.repeated(db, tenant, idempotency)
-        return None if row is None else to_job(row)
+            return None if row is None else families.to_jobs(db, [row])[0]
 
     def get(self, tenant: str, job_id: str) -> Job:
         with self.database.reading() as db:
-            return to_job(row_of(db, tenant, job_id))
+            return families.to_jobs(db, [row_of(db, tenant, job_id)])[0]
 
     def get_many(self, job_ids: Collection[str]) -> list[Job]:
         with self.database.reading() as db:
-            return [to_job(row) for row in db.execute(select(jobs).where(jobs.c.id.in_(job_ids)))]
+            rows = db.execute(select(jobs).where(jobs.c.id.in_(job_ids))).all()
+            return families.to_jobs(db, rows)
 
     def revisions(self, job_ids: Collection[str]) -> dict[str, int]:
         query = select(jobs.c.id, jobs.c.rev).where(jobs.c.id.in_(job_ids))
@@ -118,32 +109,19 @@ class SqlJobStore(JobStore):
         sku: str | None = None,
         batch_id: str | None = None,
     ) -> list[Job]:
-        ascending = order == "asc"
-        query = select(jobs).where(jobs.c.tenant == tenant).limit(limit)
-        query = query.order_by(jobs.c.seq.asc() if ascending else jobs.c.seq.desc())
-        if status is not None:
-            query = query.where(jobs.c.status == status)
-        if sku is not None:
-            query = query.where(jobs.c.sku == sku)
-        if batch_id is not None:
-            query = query.where(jobs.c.batch_id == batch_id)
         with self.database.reading() as db:
-            if after is not None:
-                seen = row_of(db, tenant, after).seq
-                query = query.where(jobs.c.seq > seen if ascending else jobs.c.seq < seen)
-            return [to_job(row) for row in db.execute(query)]
+            page = listing.page(db, tenant, limit, after, order, status, sku, batch_id)
+            return families.to_jobs(db, page)
 
     def cancel(self, tenant: str, job_id: str) -> Job:
         with self.database.writing() as db:
-            row = row_of(db, tenant, job_id, lock=True)
-            if row.status.is_terminal:
-                return to_job(row)
-            return self._end(db, row, JobStatus.CANCELLED)
+            row = ending.cancel(db, tenant, job_id, self._clock())
+            return families.to_jobs(db, [row])[0]
 
     def delete(self, tenant: str, job_id: str) -> Purge:
         with self.database.writing() as db:
             row = row_of(db, tenant, job_id, lock=True)
-            return references.forget(db, row, self._clock())
+            return families.forget(db, row, self._clock())
 
     def purges(self, limit: int) -> list[Purge]:
         with self.database.reading() as db:
@@ -155,22 +133,7 @@ class SqlJobStore(JobStore):
 
     def retry(self, job_id: str) -> Job:
         with self.database.writing() as db:
-            query = select(jobs).where(jobs.c.id == job_id).with_for_update()
-            row = db.execute(query).one_or_none()
-            if row is None:
-                raise JobNotFound(job_id)
-            if row.status is not JobStatus.FAILED:
-                raise IllegalTransition(job_id, row.status, JobStatus.QUEUED)
-            # The workers read its deadline in the request.
-            asked = replace(JobRequest.from_json(row.request.encode()), deadline_at=None)
-            again = dict.fromkeys(_OF_A_TRY + _OF_AN_END) | {
-                "status": JobStatus.QUEUED,
-                "request": asked.to_json().decode(),
-                "failures": 0,
-                "step": 0,
-                "recorded": False,
-            }
-            return to_job(_changed(db, row, again))
+            return families.to_jobs(db, [ending.retry(db, job_id)])[0]
 
     def rate(self, tenant: str, job_id: str, feedback: Feedback) -> Job:
         with self.database.writing() as db:
@@ -178,8 +141,8 @@ class SqlJobStore(JobStore):
             if row.status is not JobStatus.COMPLETED:
                 raise IllegalTransition(job_id, row.status, "rated")
             # A part of how it ended, which is to be recorded anew.
-            values = {"feedback": json.dumps(asdict(feedback)), "recorded": False}
-            return to_job(_changed(db, row, values))
+            rated = {"feedback": feedback_json(feedback), "recorded": False}
+            return families.to_jobs(db, [ending.change(db, row, rated)])[0]
 
     def next_epoch(self) -> int:
         with self.database.writing() as db:
@@ -222,35 +185,25 @@ class SqlJobStore(JobStore):
     def record_progress(self, updates: Sequence[Progress], epoch: int) -> list[Attempt]:
         with self.database.writing() as db:
             leasing.require_newest(db, epoch)
-            return leasing.renew(db, updates, self._clock() + self._config.lease_s)
+            now = self._clock()
+            return leasing.renew(db, updates, now + self._config.lease_s, now)
 
     def complete(self, attempt: Attempt, video: VideoFile, events: Sequence[JobEvent] = ()) -> Job:
         with self.database.writing() as db:
-            row = self._owned(db, attempt)
+            row = ending.owned(db, attempt)
             if references.is_being_purged(db, row.tenant, video.result_id):
                 raise ResultPurged(video.result_id)
-            return self._end(
-                db,
-                row,
-                JobStatus.COMPLETED,
-                events=with_events(row.events, events),
-                result=video.to_json().decode(),
-                result_id=video.result_id,
-            )
+            made = {"result": video.to_json().decode(), "result_id": video.result_id}
+            told = made | _with(row, events)
+            return to_job(ending.end(db, row, JobStatus.COMPLETED, self._clock(), told))
 
     def fail(
         self, attempt: Attempt, code: str, message: str, events: Sequence[JobEvent] = ()
     ) -> Job:
         with self.database.writing() as db:
-            row = self._owned(db, attempt)
-            return self._end(
-                db,
-                row,
-                JobStatus.FAILED,
-                events=with_events(row.events, events),
-                error_code=code,
-                error_message=message,
-            )
+            row = ending.owned(db, attempt)
+            told = {"error_code": code, "error_message": message} | _with(row, events)
+            return to_job(ending.end(db, row, JobStatus.FAILED, self._clock(), told))
 
     def release(
         self,
@@ -260,49 +213,27 @@ class SqlJobStore(JobStore):
         events: Sequence[JobEvent] = (),
     ) -> Job:
         with self.database.writing() as db:
-            row = self._owned(db, attempt)
-            failures = row.failures + charge
-            again = dict.fromkeys(_OF_A_TRY) | {
-                "failures": failures,
-                "step": 0,
-                "events": with_events(row.events, events),
-            }
-            if failures < self._config.max_attempts:
-                return self._end(db, row, JobStatus.QUEUED, **again, completed_at=None)
-            message = f"gave up after {failures} failed attempts"
-            return self._end(
-                db, row, JobStatus.FAILED, **again, error_code=reason, error_message=message
-            )
+            row = ending.owned(db, attempt)
+            told = {"failures": row.failures + charge} | _with(row, events)
+            most = self._config.max_attempts
+            return to_job(ending.give_back(db, row, reason, most, self._clock(), told))
 
-    def _owned(self, db: Connection, attempt: Attempt) -> Row[Any]:
-        row = db.execute(select(jobs).where(owned_by(attempt)).with_for_update()).first()
-        if row is None:
-            raise StaleAttempt(attempt.job_id, attempt.number, attempt.epoch)
-        return row
-
-    def _end(self, db: Connection, row: Row[Any], target: JobStatus, **values: Any) -> Job:
-        check_transition(row.id, row.status, target)
-        ended = {"status": target, "lease_until": None, "completed_at": self._clock()} | values
-        now_row = _changed(db, row, ended)
-        if target.is_terminal:
-            outbox.announce(db, [now_row], self._clock())
-        return to_job(now_row)
+    def made(self, tenant: str, result_ids: Sequence[str]) -> list[VideoFile | None]:
+        with self.database.reading() as db:
+            return listing.made(db, tenant, result_ids)
 
     def queue_position(self, job_id: str) -> int | None:
         with self.database.reading() as db:
-            return line.position(db, job_id)
+            return self._lines.position(db, job_id)
 
     def queued(self) -> int:
         with self.database.reading() as db:
-            query = select(func.count()).where(jobs.c.status == JobStatus.QUEUED)
-            return db.scalar(query) or 0
+            return listing.queued(db)
 
     def counts(self) -> dict[JobStatus, int]:
-        query = select(jobs.c.status, func.count().label("jobs")).group_by(jobs.c.status)
         with self.database.reading() as db:
-            return dict.fromkeys(JobStatus, 0) | {row.status: row.jobs for row in db.execute(query)}
+            return listing.counts(db)
 
 
-def _changed(db: Connection, row: Row[Any], values: Mapping[str, Any]) -> Row[Any]:
-    change = update(jobs).where(jobs.c.seq == row.seq).values(values)
-    return db.execute(change.returning(*jobs.c)).one()
+def _with(row: Row[Any], events: Sequence[JobEvent]) -> dict[str, Any]:
+    return {"events": with_events(row.events, events)}

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 PIPELINE_VERSION = "1"
 """Part of every result id: raised when the same parameters begin to give other pixels."""
+
+Select = Literal["best", "all"]
+"""Which of several candidates are kept: the one with the highest score, or every one."""
+
+SEEDS = 2**63
 
 
 class JobStatus(StrEnum):
@@ -97,6 +102,7 @@ class Feedback:
     rating: int  # -1, 0, 1
     tags: tuple[str, ...] = ()
     at: float = 0.0  # Unix seconds
+    candidate: int | None = None  # the one it is about, counted from 0; None: the video as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,8 @@ class JobRequest:
     category: str | None = None
     prompt_template: str | None = None  # the prompt was made in it; None: the caller's own words
     metadata: Mapping[str, str] = field(default_factory=dict)
+    candidates: int = 1  # clips to make, each of a seed of its own
+    select: Select = "best"
     webhook: str | None = None  # https URL that hears of the end
     warnings: tuple[str, ...] = ()  # about photo and prompt, for the caller; no part of the result
 
@@ -185,6 +193,25 @@ class JobRequest:
         if self.may_downgrade:  # the clip may be another one
             identity["may_downgrade"] = True
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def parts(self) -> tuple["JobRequest", ...]:
+        """What is run for it: the request itself, or one for each of its candidates."""
+        if self.candidates == 1:
+            return (self,)
+        return tuple(self._candidate(number) for number in range(self.candidates))
+
+    def _candidate(self, number: int) -> "JobRequest":
+        seed = (self.sampling.seed + number) % SEEDS
+        return replace(
+            self,
+            id=f"{self.id}_c{number}",
+            sampling=replace(self.sampling, seed=seed),
+            candidates=1,
+            select="best",
+            sku=None,
+            webhook=None,
+        )
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True).encode()
@@ -235,10 +262,25 @@ class Job:
     predicted_at: float | None = None  # when it should end, as foreseen when it was leased
     expired: bool = False  # completed, but its files are gone: retention
     feedback: Feedback | None = None
+    parent_id: str | None = None  # the job whose candidate this is
+    children: tuple["Job", ...] = ()  # a job's candidates, where it has more than itself
 
     @property
     def id(self) -> str:
         return self.request.id
+
+    @property
+    def parts(self) -> tuple["Job", ...]:
+        """Those that are run: its candidates, or the job itself."""
+        return self.children or (self,)
+
+    @property
+    def chosen(self) -> int | None:
+        """Which of `parts` its result is."""
+        if self.result is None:
+            return None
+        made = [part.result and part.result.result_id for part in self.parts]
+        return made.index(self.result.result_id)
 
     @property
     def current_attempt(self) -> Attempt:

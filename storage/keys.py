@@ -12,6 +12,7 @@ checkpoints/<job>/<n>.safetensors    how far one try's denoising got: one per tr
                                      commit deletes them all
 results/<tenant>/<result_id>.json    the commit: names the files of the one attempt that won
 calibration/<tier>.json              seconds measured on that class of card
+batches/<tenant>/<batch>/            a batch's manifest, and its results unless they go elsewhere
 """
 
 import re
@@ -85,6 +86,15 @@ def checkpoint_key(attempt: Attempt) -> str:
 
 def result_key(tenant: str, result_id: str) -> str:
     return f"results/{_checked(tenant)}/{_checked(result_id)}.json"
+
+
+def batches_prefix(tenant: str) -> str:
+    return f"batches/{_checked(tenant)}/"
+
+
+def batch_folder(tenant: str, batch_id: str) -> str:
+    """Without a slash behind it."""
+    return batches_prefix(tenant) + _checked(batch_id)
 
 
 def calibration_key(tier: str) -> str:

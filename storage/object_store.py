@@ -118,6 +118,11 @@ class ObjectStore(Protocol):
         ...
 
 
+def in_bucket(server: ObjectStoreConfig, bucket: str) -> "S3ObjectStore":
+    """Another bucket of the same server."""
+    return S3ObjectStore(server.model_copy(update={"bucket": bucket}))
+
+
 class S3ObjectStore:
     """An ObjectStore on any S3 endpoint. Pickles as its config: each process opens its own pool."""
 

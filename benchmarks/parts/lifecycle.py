@@ -25,7 +25,7 @@ def measure() -> dict[str, Any]:
     """All of them are deleted while jobs are created, a hundred a second where that is possible."""
     with TemporaryDirectory() as folder:
         store = SqlJobStore(JobStoreConfig(url=f"sqlite:///{Path(folder) / 'jobs.sqlite'}"))
-        store.create(_request("template"), result=_VIDEO)
+        store.create(_request("template"), results=[_VIDEO])
         with store.database.writing() as db:
             insert_copies(db, "template", ROWS)
         before_bytes = psutil.Process().memory_info().rss

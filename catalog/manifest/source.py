@@ -71,7 +71,7 @@ def open_source(uri: str, bucket: Callable[[str], ObjectStore]) -> Source:
         objects = bucket(name)
         if not key or key.endswith("/"):
             return FolderSource(uri, uri, lambda: images_under(objects, name, key))
-        return ObjectSource(uri, objects, key, _format(uri))
+        return ObjectSource(uri, objects, key, suffix_of(uri))
     if "://" in uri and not uri.startswith("file:///"):
         raise ManifestRefused(uri, ["only s3://, file:/// and paths are read"])
     path = Path(unquote(urlsplit(uri).path) if uri.startswith("file:///") else uri).resolve()
@@ -79,10 +79,11 @@ def open_source(uri: str, bucket: Callable[[str], ObjectStore]) -> Source:
         return FolderSource(str(path), f"{path}/", lambda: images_in(path))
     if not path.is_file():
         raise ManifestNotFound(uri)
-    return FileSource(path, _format(str(path)))
+    return FileSource(path, suffix_of(str(path)))
 
 
-def _format(uri: str) -> str:
+def suffix_of(uri: str) -> str:
+    """Of FORMATS. Raises ManifestRefused."""
     for suffix in FORMATS:
         if uri.lower().endswith(suffix):
             return suffix

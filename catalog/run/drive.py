@@ -58,7 +58,9 @@ async def drive(options: RunOptions, around: Surroundings) -> RunSummary:
             progress=_every_million(),
         )
     plan = await asyncio.to_thread(adopted_plan, output, options, manifest, around.currency)
-    photos = Photos(around.store, Egress(around.egress), around.max_photo_bytes)
+    photos = Photos(
+        around.store, Egress(around.egress), around.max_photo_bytes, options.photo_prefixes
+    )
     async with Service(around.base_url, around.key, options.in_flight) as service:
         rows = RowRunner(options, service, photos, output, window)
         return await Driver(plan, manifest, rows).run()

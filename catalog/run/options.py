@@ -31,6 +31,9 @@ class RunOptions(BaseModel):
     in_flight: int = Field(64, gt=0, le=4096, description="jobs of this run at once")
     shard_rows: int = Field(1000, gt=0, le=100_000)
     patience_s: float = Field(3600, gt=0, description="for a service or store that is away")
+    photo_prefixes: tuple[str, ...] | None = Field(
+        None, description="s3:// folders that photos may lie in; None: all that the driver reads"
+    )
 
     @property
     def run_id(self) -> str:
@@ -47,6 +50,7 @@ class RunOptions(BaseModel):
                 "retry_failed",
                 "in_flight",
                 "patience_s",
+                "photo_prefixes",
             }
         )
 
@@ -91,6 +95,15 @@ class RunOptions(BaseModel):
         if row.metadata:
             given["metadata"] = json.dumps(row.metadata, sort_keys=True)
         return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def job_key(run_id: str, row: int, try_number: int, again: int, round_: int) -> str:
+    """The idempotency key of a row's job."""
+    return f"{run_id}:{row}:{try_number}:{again}:{round_}"
+
+
+def row_of_key(key: str) -> int:
+    return int(key.split(":")[1])
 
 
 def readable(sku: str, row: int) -> str:

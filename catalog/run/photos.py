@@ -1,9 +1,11 @@
 """The photos that a manifest names: objects, files, and https addresses of allowed hosts."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from catalog.run.config import is_under
 from catalog.run.errors import PhotoUnusable
 from deployments.egress.client import Egress, EgressError
 from storage.errors import ObjectNotFound, StoreMisconfigured
@@ -13,10 +15,18 @@ _FETCH_WAITS_S = (1, 5, 20)  # somebody else's server: the row fails, the run go
 
 
 class Photos:
-    """Reads whole photos of at most `max_bytes`."""
+    """Reads whole photos of at most `max_bytes`, besides https from `prefixes` only where there are
+    any."""
 
-    def __init__(self, store: ObjectStoreConfig, egress: Egress, max_bytes: int):
+    def __init__(
+        self,
+        store: ObjectStoreConfig,
+        egress: Egress,
+        max_bytes: int,
+        prefixes: Sequence[str] | None = None,
+    ):
         self._store, self._egress, self._max_bytes = store, egress, max_bytes
+        self._prefixes = prefixes
         self._buckets: dict[str, S3ObjectStore] = {}
 
     async def read(self, uri: str) -> bytes:
@@ -24,6 +34,8 @@ class Photos:
         scheme = urlsplit(uri).scheme
         if scheme == "https":
             return await self._fetched(uri)
+        if self._prefixes is not None and not is_under(uri, self._prefixes):
+            raise PhotoUnusable("image_not_allowed", f"{uri} is not where you may read photos")
         read = {"s3": self._object, "file": self._file, "": self._file}.get(scheme)
         if read is None:
             raise PhotoUnusable("image_uri_unusable", f"no way to read {scheme}:// addresses")

@@ -11,7 +11,7 @@ from catalog.manifest.rows import BadRow, Row
 from catalog.results.output import RunOutput
 from catalog.results.row import ResultRow, RowStatus
 from catalog.run.errors import PhotoUnusable, Refused
-from catalog.run.options import RunOptions, readable
+from catalog.run.options import RunOptions, job_key, readable
 from catalog.run.photos import Photos
 from catalog.run.service import TERMINAL, Service, Video
 from catalog.run.window import Window
@@ -63,7 +63,7 @@ class RowRunner:
         """One job; another one where an earlier driver, or somebody, cancelled that."""
         fields = self.options.fields(row, number)
         for again in range(_CANCELLED_TRIES):
-            once = f"{self.options.run_id}:{row.index}:{number}:{again}:{round_}"
+            once = job_key(self.options.run_id, row.index, number, again, round_)
             video = await self._ended(fields, photo, once)
             if video["status"] != "cancelled":
                 break

@@ -1,9 +1,12 @@
-"""Runs as Ray jobs. The run's id is the submission id: Ray itself refuses a second driver."""
+"""Runs as Ray jobs. The run's id is the submission id, so Ray itself refuses a second driver; the
+drivers after the first one count on from there, because what watches over a job that was killed
+still writes under its id for a while."""
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import ray
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from catalog.run.options import RunOptions
@@ -27,6 +30,11 @@ class DriverJob:
     started_at: float | None  # Unix seconds
     ended_at: float | None  # Unix seconds
     exit_code: int | None
+    number: int = 1  # of the run's drivers, in the order of their starts
+
+    @property
+    def submission_id(self) -> str:
+        return _submission_id(self.run_id, self.number)
 
     @property
     def has_succeeded(self) -> bool:
@@ -46,16 +54,26 @@ class DriverJobs:
     """Those of one Ray cluster. Every method raises RuntimeError where its dashboard refuses, and
     ConnectionError where it does not answer."""
 
-    def __init__(self, dashboard_url: str):
-        self._client = JobSubmissionClient(dashboard_url)
+    def __init__(self, address: str):
+        """`address`: of its dashboard, http://HOST:PORT, or of its GCS, HOST:PORT, which knows the
+        dashboard's."""
+        self._client = JobSubmissionClient(address)
+
+    @classmethod
+    def of_this_cluster(cls) -> "DriverJobs":
+        """For processes that Ray runs."""
+        return cls(ray.get_runtime_context().gcs_address)
+
+    @property
+    def dashboard_url(self) -> str:
+        url: str = self._client.get_address()
+        return url
 
     def start(self, options: RunOptions, tenant: str, command: Sequence[str]) -> bool:
         """Whether a driver was started: False where one is at work on this run already."""
-        found = self.find(options.run_id)
-        if found is not None:
-            if found.is_at_work:
-                return False
-            self._client.delete_job(options.run_id)  # it has ended; its id is wanted again
+        last = self.find(options.run_id)
+        if last is not None and last.is_at_work:
+            return False
         about = {
             "kind": _KIND,
             "manifest": options.manifest_uri,
@@ -64,7 +82,9 @@ class DriverJobs:
         }
         try:
             self._client.submit_job(
-                entrypoint=shlex.join(command), submission_id=options.run_id, metadata=about
+                entrypoint=shlex.join(command),
+                submission_id=_submission_id(options.run_id, last.number + 1 if last else 1),
+                metadata=about,
             )
         except RuntimeError:  # somebody else's was quicker
             found = self.find(options.run_id)
@@ -74,20 +94,29 @@ class DriverJobs:
         return True
 
     def find(self, run_id: str) -> DriverJob | None:
+        """Its last driver."""
         return next((job for job in self.list() if job.run_id == run_id), None)
 
     def list(self) -> Sequence[DriverJob]:
-        """The newest first."""
+        """The last driver of each run, the newest first."""
         found = [_driver(job) for job in self._client.list_jobs() if _is_ours(job)]
-        return sorted(found, key=lambda job: job.started_at or float("inf"), reverse=True)
+        last = {job.run_id: job for job in sorted(found, key=lambda job: job.number)}
+        return sorted(last.values(), key=lambda job: job.started_at or float("inf"), reverse=True)
 
     def stop(self, run_id: str) -> None:
         """By SIGTERM, by SIGKILL some seconds later; returns when that is asked for."""
-        self._client.stop_job(run_id)
+        if (last := self.find(run_id)) is not None:
+            self._client.stop_job(last.submission_id)
 
     def logs(self, run_id: str) -> str:
-        printed: str = self._client.get_job_logs(run_id)
+        """What its last driver has printed."""
+        last = self.find(run_id)
+        printed: str = "" if last is None else self._client.get_job_logs(last.submission_id)
         return printed
+
+
+def _submission_id(run_id: str, number: int) -> str:
+    return run_id if number == 1 else f"{run_id}-{number}"
 
 
 def _is_ours(job: JobDetails) -> bool:
@@ -96,8 +125,9 @@ def _is_ours(job: JobDetails) -> bool:
 
 def _driver(job: JobDetails) -> DriverJob:
     about = job.metadata
+    run_id, _, number = job.submission_id.partition("-")
     return DriverJob(
-        job.submission_id,
+        run_id,
         job.status,
         job.message or "",
         about["manifest"],
@@ -106,6 +136,7 @@ def _driver(job: JobDetails) -> DriverJob:
         _seconds(job.start_time),
         _seconds(job.end_time),
         job.driver_exit_code,
+        int(number or 1),
     )
 
 

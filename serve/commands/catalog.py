@@ -1,7 +1,6 @@
 """`shopreel catalog …`: runs over a manifest, as Ray jobs, and what became of them."""
 
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from catalog.errors import CatalogError
 from catalog.manifest.pinning import check
@@ -27,9 +25,10 @@ from catalog.run.options import RunOptions
 from catalog.run.plan import read_plan
 from catalog.run.progress import read_progress
 from catalog.run.submission import DriverJobs
+from serve.catalog_driver import driver_command
 from serve.commands.catalog_cluster import Cluster, NoCluster
 from serve.config import ConfigError
-from storage.errors import StorageError
+from storage.errors import StorageError, StoreUnavailable
 
 _POLL_S = 1.0
 _RESTARTS = 5
@@ -65,7 +64,7 @@ def run_run(
             _dry_run(asked, cluster)
             return
         drivers = cluster.drivers()
-        command = _command(asked, tenant, cluster.dashboard_url)
+        command = driver_command(asked, tenant, cluster.dashboard_url)
         forget_cancelling(cluster.output(asked.output_uri))
         started = drivers.start(asked, tenant, command)
         is_at_work = "started" if started else "is at work already"
@@ -112,12 +111,11 @@ def run_list(cluster: Cluster, as_json: bool) -> None:
         if as_json:
             typer.echo(json.dumps(rows, indent=1))
             return
-        table = Table("run", "driver", "started", "manifest", "output", box=None)
         for row in rows:
             started = row["started_at"]
             at = "" if started is None else time.strftime("%F %T", time.localtime(started))
-            table.add_row(row["run_id"], row["driver"], at, row["manifest"], row["output"])
-        Console().print(table)
+            words = (row["run_id"], f"{row['driver']:9}", at, row["manifest"], row["output"])
+            typer.echo("  ".join(words))
 
 
 def run_report(run: str, out: Path, videos: bool, cluster: Cluster) -> None:
@@ -148,11 +146,6 @@ def _absolute(options: Mapping[str, Any]) -> dict[str, Any]:
     if "://" not in uri:
         uri = str(Path(uri).resolve())
     return {**options, "manifest_uri": uri, "output_uri": options["output_uri"].rstrip("/")}
-
-
-def _command(options: RunOptions, tenant: str, dashboard_url: str) -> Sequence[str]:
-    asked = options.model_dump_json(exclude_defaults=True)
-    return [sys.executable, "-m", "serve.catalog_driver", dashboard_url, tenant, asked]
 
 
 def _dry_run(options: RunOptions, cluster: Cluster) -> None:
@@ -188,7 +181,7 @@ def _follow(
         task = bar.add_task("reading the manifest", total=None, words="")
         while True:
             time.sleep(_POLL_S)
-            _show(bar, task, read_progress(output))
+            _show(bar, task, _known_progress(output))
             job = drivers.find(options.run_id)
             if job is not None and job.is_at_work:
                 continue
@@ -199,10 +192,18 @@ def _follow(
             restarts += 1
             console.print(f"the driver is gone; starting it again ({restarts} of {_RESTARTS})")
             drivers.start(options, tenant, command)
-        _show(bar, task, read_progress(output))
+        _show(bar, task, _known_progress(output))
     if not job.has_succeeded:
         raise RunEnded(_last_line(drivers.logs(options.run_id)) or str(job.status))
     typer.echo(f"{output.uri}/report.html  {_words(read_progress(output) or {})}")
+
+
+def _known_progress(output: RunOutput) -> Mapping[str, Any] | None:
+    """None also where the store is away: the run waits for it, and so do its followers."""
+    try:
+        return read_progress(output)
+    except StoreUnavailable:
+        return None
 
 
 def _show(bar: Progress, task: TaskID, progress: Mapping[str, Any] | None) -> None:

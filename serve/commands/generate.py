@@ -37,7 +37,12 @@ def run_generate(
             if video["status"] != "completed":
                 error = video["error"] or {"code": video["status"], "message": ""}
                 raise ServiceError(f"{error['message']} ({error['code']})")
-            content = client.content(video["id"])
+            path = out or Path(download_name(video["created_at"], video["id"], photo.stem))
+            files = {path: client.content(video["id"])}
+            if video["n"] > 1 and video["select"] == "all":
+                for k in (c["candidate"] for c in video["candidates"] if c["kept"]):
+                    name = path.with_stem(f"{path.stem}_c{k}")
+                    files[name] = client.content(video["id"], candidate=k)
     except (ServiceError, KeyboardInterrupt) as e:
         if video and video["status"] not in TERMINAL:
             console.print(f"{video['id']} goes on at {url}/v1/videos/{video['id']}")
@@ -45,12 +50,26 @@ def run_generate(
             raise
         console.print(f"[red]failed:[/] {escape(str(e))}", highlight=False)
         raise typer.Exit(1) from e
-    path = out or Path(download_name(video["created_at"], video["id"], photo.stem))
-    path.write_bytes(content)
+    for name, content in files.items():
+        name.write_bytes(content)
     if as_json:
         typer.echo(json.dumps({**video, "file": str(path)}))
+        return
+    made = next(c for c in video["candidates"] if c["selected"])
+    typer.echo(
+        f"{path}  {video['size']}, {video['output_num_frames']} frames at"
+        f" {video['output_fps']:g}/s, seed {made['seed']}"
+    )
+    if video["n"] > 1:
+        for candidate in video["candidates"]:
+            console.print(_candidate(candidate), highlight=False)
+
+
+def _candidate(candidate: dict[str, Any]) -> str:
+    score = candidate["score"]
+    if candidate["status"] != "completed":
+        told = candidate["error_code"] or candidate["status"]
     else:
-        typer.echo(
-            f"{path}  {video['size']}, {video['output_num_frames']} frames at"
-            f" {video['output_fps']:g}/s, seed {video['seed']}"
-        )
+        told = "not measured" if score is None else f"score {score:.3f}"
+    chosen = "  <- selected" if candidate["selected"] else ""
+    return f"  candidate {candidate['candidate']}, seed {candidate['seed']}: {told}{chosen}"

@@ -61,6 +61,7 @@ def run_show(job_id: str, config: Path | None, data: Path, as_json: bool) -> Non
     console = Console()
     console.print(f"[bold]{job.id}[/]  {job.request.tenant}  {_state(job)}", highlight=False)
     for title, rows in (
+        ("candidates", [(part.id, _state(part)) for part in job.children]),
         ("timeline (UTC)", _timeline(job, sent)),
         ("seconds", [(stage, f"{s:.2f}") for stage, s in _timings(job).items()]),
         ("objects", list(_keys(job).items())),
@@ -75,7 +76,7 @@ def run_show(job_id: str, config: Path | None, data: Path, as_json: bool) -> Non
 
 def run_cancel(job_id: str, config: Path | None, data: Path) -> None:
     with open_jobs(config, data) as jobs:
-        before = overview.one(jobs.database, job_id)
+        before = _whole(overview.one(jobs.database, job_id))
         job = jobs.cancel(before.request.tenant, job_id)
     if before.status.is_terminal:
         typer.echo(f"error: {job_id} has ended already: {job.status}", err=True)
@@ -85,6 +86,7 @@ def run_cancel(job_id: str, config: Path | None, data: Path) -> None:
 
 def run_retry(job_id: str, config: Path | None, data: Path) -> None:
     with open_stores(config, data) as stores:
+        _whole(overview.one(stores.jobs.database, job_id))
         job = stores.jobs.retry(job_id)
         # A rebuild must bring back neither its end nor its deadline.
         key = keys.request_key(job_id)
@@ -94,8 +96,17 @@ def run_retry(job_id: str, config: Path | None, data: Path) -> None:
             stood = JobRecord(job.request, None, job.created_at)
         record = replace(stood, request=job.request)
         stores.objects.put(key, record.to_json(), "application/json")
-        stores.objects.delete(keys.end_key(job_id))
+        for again in (job, *job.children):
+            stores.objects.delete(keys.end_key(again.id))
     typer.echo(f"queued {job_id} again", err=True)
+
+
+def _whole(job: Job) -> Job:
+    """As callers know it. Exits for one of several candidates: it ends with the others."""
+    if job.parent_id is not None:
+        typer.echo(f"error: {job.id} is a candidate of {job.parent_id}: name that", err=True)
+        raise typer.Exit(1)
+    return job
 
 
 def _summary(job: Job) -> dict[str, Any]:
@@ -106,7 +117,8 @@ def _summary(job: Job) -> dict[str, Any]:
         "expired": job.expired,
         "stage": job.stage,
         "step": job.step,
-        "steps": job.request.sampling.num_inference_steps,
+        "steps": job.request.sampling.num_inference_steps * job.request.candidates,
+        "candidates": job.request.candidates,
         "attempt": job.attempt,
         "tier": job.tier,
         "created_at": job.created_at,
@@ -136,15 +148,15 @@ def _timings(job: Job) -> dict[str, float]:
 
 
 def _keys(job: Job) -> dict[str, str]:
-    """Where its objects are, or would be."""
+    """Where its objects are, or would be; those of its candidates are shown with these."""
     request = job.request
-    found = {
-        "photo": request.photo_key,
-        "request": keys.request_key(job.id),
-        "commit": keys.result_key(request.tenant, request.result_id),
-        "attempts": keys.attempts_prefix(job.id),
-        "checkpoints": keys.checkpoints_prefix(job.id),
-    }
+    found = {"photo": request.photo_key, "request": keys.request_key(job.parent_id or job.id)}
+    if not job.children:
+        found |= {
+            "commit": keys.result_key(request.tenant, request.result_id),
+            "attempts": keys.attempts_prefix(job.id),
+            "checkpoints": keys.checkpoints_prefix(job.id),
+        }
     return found | dict(_result_keys(job))
 
 
@@ -165,7 +177,8 @@ def _state(job: Job) -> str:
 def _stage(job: Job) -> str:
     if job.stage is None or job.status is not JobStatus.IN_PROGRESS:
         return ""
-    return f"{job.stage} {job.step}/{job.request.sampling.num_inference_steps}"
+    steps = job.request.sampling.num_inference_steps * job.request.candidates
+    return f"{job.stage} {job.step}/{steps}"
 
 
 def _at(seconds: float | None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from serve.contents import Contents, Variant
@@ -42,12 +42,15 @@ def content_routes(contents: Contents, tenant_of: Callable[..., Any]) -> APIRout
         request: Request,
         tenant: Annotated[Tenant, Depends(tenant_of)],
         variant: Variant = "video",
+        candidate: Annotated[
+            int | None, Query(ge=0, description="one of several clips; left out: the selected one")
+        ] = None,
         redirect: bool = False,
         range_: Annotated[str, Header(alias="Range")] = "",
         if_none_match: Annotated[str | None, Header()] = None,
         if_range: Annotated[str | None, Header()] = None,
     ) -> Response:
-        content = await contents.find(tenant.name, video_id, variant)
+        content = await contents.find(tenant.name, video_id, variant, candidate)
         if redirect:
             url = contents.presigned(content)
             return RedirectResponse(url, 302, {"Cache-Control": "no-store"})  # it expires

@@ -1,4 +1,4 @@
-"""`/v1/files`: photos uploaded once and used by any number of videos, in the shape of OpenAI's."""
+"""`/v1/files`: photos that any number of videos use, and manifests, in the shape of OpenAI's."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -7,12 +7,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from serve.create_request import form_fields
 from serve.errors import unknown_parameter
-from serve.files import Files
+from serve.files import MANIFEST_TYPES, Files
 from serve.idempotency import IdempotencyKey
 from serve.memory import share_of
 from serve.middleware import is_head
 from serve.schemas import CreateFile, File, FileDeleted, FileList, file_body_schema
 from storage.tenants import Tenant
+
+_CONTENTS: dict[str, Any] = {"image/*": {}} | {name: {} for name in MANIFEST_TYPES.values()}
 
 
 def file_routes(files: Files, tenant_of: Callable[..., Any]) -> APIRouter:
@@ -50,7 +52,7 @@ def file_routes(files: Files, tenant_of: Callable[..., Any]) -> APIRouter:
     @router.get(
         "/v1/files/{file_id}/content",
         response_class=Response,
-        responses={200: {"content": {"image/*": {}}, "description": "the bytes as uploaded"}},
+        responses={200: {"content": _CONTENTS, "description": "the bytes as uploaded"}},
         operation_id="get_file_content",
     )
     async def get_file_content(

@@ -1,5 +1,10 @@
 """The wire: what a caller sends and gets."""
 
+from serve.schemas.batches import Batch as Batch
+from serve.schemas.batches import BatchItem as BatchItem
+from serve.schemas.batches import BatchItemList as BatchItemList
+from serve.schemas.batches import BatchList as BatchList
+from serve.schemas.batches import CreateBatch as CreateBatch
 from serve.schemas.create import CreateVideo as CreateVideo
 from serve.schemas.create import CreateVideoForm as CreateVideoForm
 from serve.schemas.create import CreateVideoJson as CreateVideoJson

@@ -1,18 +1,23 @@
-"""The clips that were made for a video, and what was measured of each."""
+"""The clips that are made for a video, and what was measured of each."""
 
 from dataclasses import asdict, fields
 
 from pydantic import BaseModel, Field
 
+from storage.jobs import Job, JobStatus
 from video.quality import Quality
 
 
 class Candidate(BaseModel):
-    """One clip. null: not measured, where the photo was gone, weights are not given, or nothing
-    could be followed from frame to frame."""
+    """One clip. A measure that is null was not taken: the clip is not there, the photo was gone,
+    weights are not given, or nothing could be followed from frame to frame."""
 
     candidate: int = Field(description="counted from 0")
     seed: int
+    status: JobStatus
+    selected: bool = Field(description="it is the video")
+    kept: bool = Field(description="its files are at `content?candidate=`")
+    error_code: str | None = Field(description="where it failed")
     score: float | None = Field(
         description="0..1, to order clips of one photo: likeness to the product x steadiness x"
         " liveliness; near 0 for a still picture as for noise"
@@ -40,7 +45,22 @@ class Candidate(BaseModel):
     motion: float | None = Field(description="mean way of a pixel per frame, share of short side")
 
     @classmethod
-    def of(cls, candidate: int, seed: int, quality: Quality | None) -> "Candidate":
-        """None: made by a release that did not measure."""
+    def of(cls, job: Job) -> list["Candidate"]:
+        """In their order. Of a job of one clip none before it has ended."""
+        if job.result is None and not job.children:
+            return []
+        return [cls._of(number, part, job.chosen) for number, part in enumerate(job.parts)]
+
+    @classmethod
+    def _of(cls, number: int, part: Job, chosen: int | None) -> "Candidate":
+        quality = part.result and part.result.quality
         measured = asdict(quality) if quality else dict.fromkeys(f.name for f in fields(Quality))
-        return cls(candidate=candidate, seed=seed, **measured)
+        return cls(
+            candidate=number,
+            seed=part.request.sampling.seed,
+            status=part.status,
+            selected=number == chosen,
+            kept=part.result is not None and not part.expired,
+            error_code=part.error_code,
+            **measured,
+        )

@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from diffusion.params import Priority
 from serve.schemas.prompts import PromptFields, without_nul
+from storage.jobs import SEEDS, Select
 from video.photo import Fit
 
 Metadata = Annotated[
@@ -71,7 +72,16 @@ class CreateVideo(PromptFields):
     num_inference_steps: int | None = Field(None, ge=1, le=200)
     guidance_scale: float | None = Field(None, ge=1, le=20)
     negative_prompt: str | None = None
-    seed: int | None = Field(None, ge=0, lt=2**63)
+    seed: int | None = Field(None, ge=0, lt=SEEDS)
+    n: int = Field(
+        1,
+        ge=1,
+        description="candidates: clips that differ by their seed alone, which is `seed` + 0, 1, …;"
+        " the one with the highest score is the video",
+    )
+    select: Select = Field(
+        "best", description="all: the other candidates are kept too, at `content?candidate=k`"
+    )
     fit: Fit = Fit.CROP
     downgrade: Literal["auto", "never"] = Field(
         "never", description="auto: a smaller clip is better than none where memory runs out"

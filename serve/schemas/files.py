@@ -14,7 +14,10 @@ class CreateFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     file: Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
-    purpose: Literal["vision"] = Field(description="vision: a photo to make videos of")
+    purpose: Literal["vision", "batch"] = Field(
+        description="vision: a photo to make videos of; batch: a manifest for POST /v1/batches, its"
+        " name ending in .csv, .jsonl, .ndjson or .parquet"
+    )
     filename: Annotated[str, AfterValidator(without_nul)] = Field(max_length=512)  # of the part
 
 

@@ -1,6 +1,7 @@
 """A video as its caller sees it, in the shape of OpenAI's with flat extensions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from diffusion.params import Priority
 from serve.foresight import Eta
 from serve.schemas.candidate import Candidate
-from storage.jobs import Feedback, Job, JobEvent, JobStatus
+from storage.jobs import Feedback, Job, JobEvent, JobStatus, Select
 
 MEMORY_LADDER = (
     "decode_chunk",
@@ -27,7 +28,11 @@ class VideoError(BaseModel):
 
 
 class Usage(BaseModel):
-    gpu_seconds: float = Field(description="seconds in the denoiser")
+    gpu_seconds: float = Field(description="seconds in the denoiser, of all candidates")
+
+    @classmethod
+    def of(cls, timings: Iterable[Mapping[str, float]]) -> "Usage":
+        return cls(gpu_seconds=sum(of_one.get("denoising", 0.0) for of_one in timings))
 
 
 class Downgrade(BaseModel):
@@ -50,13 +55,16 @@ class VideoFeedback(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     rating: int = Field(ge=-1, le=1, strict=True, description="-1 bad, 0 indifferent, 1 good")
+    candidate: int | None = Field(
+        None, ge=0, strict=True, description="which one it is about; left out: the video as it is"
+    )
     tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(
         default_factory=list, max_length=16
     )
 
     @classmethod
     def of(cls, feedback: Feedback) -> "VideoFeedback":
-        return cls(rating=feedback.rating, tags=list(feedback.tags))
+        return cls(rating=feedback.rating, tags=list(feedback.tags), candidate=feedback.candidate)
 
 
 class Video(BaseModel):
@@ -76,16 +84,18 @@ class Video(BaseModel):
     remixed_from_video_id: str | None = None
     error: VideoError | None
     stage: str | None
-    step: int
+    step: int = Field(description="denoising steps done, of all candidates")
     steps: int
-    queue_position: int | None
+    queue_position: int | None = Field(description="of the first clip that waits")
     eta_seconds: float | None = Field(description="until it is completed, as foreseen now")
     eta_error: float | None = Field(
         description="how far such forecasts were off lately: median of |real - foreseen| / real"
     )
     attempt: int
     tier: str | None = Field(description="class of GPU that makes or made it")
-    seed: int
+    seed: int = Field(description="of the first candidate")
+    n: int = Field(description="candidates asked for")
+    select: Select
     preset: str
     category: str | None
     priority: Priority
@@ -94,8 +104,10 @@ class Video(BaseModel):
     fps: float = Field(description="playback rate of generated frames")
     output_num_frames: int = Field(description="in the file, interpolated ones included")
     output_fps: float = Field(description="playback rate of the file")
-    timings: dict[str, float]
-    candidates: list[Candidate] = Field(description="clips made; empty until it is completed")
+    timings: dict[str, float] = Field(description="seconds of each stage, of the selected clip")
+    candidates: list[Candidate] = Field(
+        description="every clip; where there is but one, empty until it is completed"
+    )
     usage: Usage | None
     sku: str | None
     batch_id: str | None = Field(description="of the catalogue run that asked for it")
@@ -113,14 +125,14 @@ class Video(BaseModel):
     ) -> "Video":
         """`kept_s`: how long results are kept; None: for ever."""
         request, sampling, output = job.request, job.request.sampling, job.request.output
-        result = job.result
+        result, steps = job.result, sampling.num_inference_steps
+        made = [job.parts[job.chosen]] if job.chosen is not None else []
         played = (sampling.num_frames - 1) * (output.inbetweens + 1) + 1
         width, height = sampling.width, sampling.height
         if result is not None:  # it may be a smaller clip than was asked for
             width, height, played = result.width, result.height, result.frames
         output_fps = output.fps * (output.inbetweens + 1)
-        # Without an attempt the result is an earlier job's, which has paid for it.
-        timings = result.timings if result is not None and job.attempt else {}
+        timings = [_timings(part) for part in job.parts]
         return cls(
             id=job.id,
             model=request.model,
@@ -138,25 +150,27 @@ class Video(BaseModel):
                 else None
             ),
             stage=job.stage if job.status is JobStatus.IN_PROGRESS else None,
-            step=job.step if result is None else sampling.num_inference_steps,
-            steps=sampling.num_inference_steps,
+            step=sum(steps if part.result else part.step for part in job.parts),
+            steps=steps * len(job.parts),
             queue_position=queue_position,
             eta_seconds=eta and round(eta.seconds, 1),
             eta_error=eta and eta.error and round(eta.error, 3),
             attempt=job.attempt,
             tier=job.tier,
             seed=sampling.seed,
+            n=request.candidates,
+            select=request.select,
             preset=request.preset,
             category=request.category,
             priority=request.priority,
-            downgrades=Downgrade.of(job.events),
+            downgrades=Downgrade.of(chain(*(part.events for part in made or job.parts))),
             num_frames=sampling.num_frames,
             fps=output.fps,
             output_num_frames=played,
             output_fps=output_fps,
-            timings=timings,
-            candidates=[] if result is None else [Candidate.of(0, sampling.seed, result.quality)],
-            usage=None if result is None else Usage(gpu_seconds=timings.get("denoising", 0.0)),
+            timings={} if job.chosen is None else timings[job.chosen],
+            candidates=Candidate.of(job),
+            usage=Usage.of(timings) if made else None,
             sku=request.sku,
             batch_id=request.batch_id,
             metadata=dict(request.metadata),
@@ -171,17 +185,30 @@ def _expires_at(job: Job, kept_s: float | None) -> int | None:
     return int(job.completed_at + kept_s)
 
 
+def _timings(part: Job) -> dict[str, float]:
+    # Without an attempt the result is an earlier job's, which has paid for it.
+    return part.result.timings if part.result is not None and part.attempt else {}
+
+
 _PERCENT_AFTER_DENOISING = {"decoding": 92, "encoding_video": 95, "waiting_storage": 95}
 
 
 def _percent(job: Job) -> int:
-    """Denoising is nearly all of the work: it takes 2 to 90, the rest what is left."""
     if job.status is JobStatus.COMPLETED:
         return 100
-    if job.status is not JobStatus.IN_PROGRESS or job.stage is None:
+    if job.status is not JobStatus.IN_PROGRESS:
         return 0
-    done = job.step / job.request.sampling.num_inference_steps
-    return _PERCENT_AFTER_DENOISING.get(job.stage, 2 + int(88 * done))
+    return sum(map(_percent_of_part, job.parts)) // len(job.parts)
+
+
+def _percent_of_part(part: Job) -> int:
+    """Denoising is nearly all of the work: it takes 2 to 90, the rest what is left."""
+    if part.status.is_terminal:
+        return 100
+    if part.status is not JobStatus.IN_PROGRESS or part.stage is None:
+        return 0
+    done = part.step / part.request.sampling.num_inference_steps
+    return _PERCENT_AFTER_DENOISING.get(part.stage, 2 + int(88 * done))
 
 
 class VideoList(BaseModel):

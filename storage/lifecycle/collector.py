@@ -18,7 +18,7 @@ from storage.lifecycle.purging import Purger
 from storage.lifecycle.retention import Report, Retention, Tally
 from storage.object_store import ObjectStore
 from storage.sql import tenancy
-from storage.sql.tables import api_keys, creations, deliveries, endpoints, files, tenants
+from storage.sql.tables import api_keys, batches, creations, deliveries, endpoints, files, tenants
 
 _CONNECTIONS = 8
 _BATCH = 500  # rows per transaction: others write in between
@@ -93,7 +93,7 @@ class Collector:
         What a worker was writing at that moment is left to the collection of garbage.
         """
         tally, now = Tally(), self._clock()
-        for table in (api_keys, tenants):
+        for table in (api_keys, tenants, batches):  # whose drivers stop without a key
             self._delete_rows(table, tenant, tally)
         self._in_batches("jobs", tally, partial(forgetting.forget_tenant, tenant=tenant, now=now))
         for page in pages(self._objects.iter_objects(keys.results_prefix(tenant))):
@@ -104,6 +104,9 @@ class Collector:
         for page in pages(self._objects.iter_objects(keys.inputs_prefix(tenant))):
             list(self._pool.map(self._objects.delete, (info.key for info in page)))
             tally.deleted["inputs"] += len(page)
+        for page in pages(self._objects.iter_objects(keys.batches_prefix(tenant))):
+            list(self._pool.map(self._objects.delete, (info.key for info in page)))
+            tally.deleted["files of batches"] += len(page)
         for table in (files, creations, deliveries, endpoints):
             self._delete_rows(table, tenant, tally)
         return tally.report()

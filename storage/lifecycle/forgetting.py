@@ -8,10 +8,14 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, true, 
 from storage.jobs import JobStatus
 from storage.lifecycle.records import ENDED
 from storage.sql.database import hold
+from storage.sql.rows import is_visible
 from storage.sql.tables import deliveries, endpoints, files, jobs, purges
 
 Address = tuple[str, str]
 """Tenant, and the id of a result or the sha256 of a photo."""
+
+
+_COLUMNS = (jobs.c.seq, jobs.c.tenant, jobs.c.id, jobs.c.result_id)
 
 
 class _Reference(NamedTuple):
@@ -23,7 +27,8 @@ class _Reference(NamedTuple):
 
 def forget_ended(db: Connection, before: float, limit: int, now: float) -> int:
     """Jobs that ended before then (Unix seconds)."""
-    return _forget(db, jobs.c.status.in_(ENDED) & (jobs.c.completed_at < before), limit, now)
+    old = jobs.c.status.in_(ENDED) & (jobs.c.completed_at < before) & is_visible
+    return _forget(db, old, limit, now)
 
 
 def forget_tenant(db: Connection, tenant: str, limit: int, now: float) -> int:
@@ -33,8 +38,9 @@ def forget_tenant(db: Connection, tenant: str, limit: int, now: float) -> int:
 
 def _forget(db: Connection, which: ColumnElement[bool], limit: int, now: float) -> int:
     rows = _references(db, which, limit)
-    db.execute(delete(jobs).where(jobs.c.seq.in_([row.seq for row in rows])))
-    _note(db, rows, now)
+    family = rows + _candidates(db, rows)
+    db.execute(delete(jobs).where(jobs.c.seq.in_([row.seq for row in family])))
+    _note(db, family, now)
     return len(rows)
 
 
@@ -46,18 +52,26 @@ def expire_results(db: Connection, before: float, limit: int, now: float) -> int
         & (jobs.c.completed_at < before)
         & jobs.c.result_id.is_not(None)
         & (jobs.c.recorded == true())
+        & is_visible
     )
     rows = _references(db, old, limit)
-    expired = update(jobs).where(jobs.c.seq.in_([row.seq for row in rows]))
+    family = rows + [row for row in _candidates(db, rows) if row.result_id is not None]
+    expired = update(jobs).where(jobs.c.seq.in_([row.seq for row in family]))
     db.execute(expired.values(result_id=None, expired=True))
-    _note(db, rows, now)
+    _note(db, family, now)
     return len(rows)
 
 
 def _references(db: Connection, which: ColumnElement[bool], limit: int) -> list[_Reference]:
-    columns = jobs.c.seq, jobs.c.tenant, jobs.c.id, jobs.c.result_id
-    query = select(*columns).where(which).limit(limit)
+    query = select(*_COLUMNS).where(which).limit(limit)
     query = query.with_for_update(skip_locked=True)  # whoever holds one may wait for another
+    return [_Reference(*row) for row in db.execute(query)]
+
+
+def _candidates(db: Connection, parents: Sequence[_Reference]) -> list[_Reference]:
+    """Of jobs that are locked, so that nobody holds theirs for long."""
+    of_these = jobs.c.parent_id.in_([parent.job_id for parent in parents])
+    query = select(*_COLUMNS).where(of_these).order_by(jobs.c.seq).with_for_update()
     return [_Reference(*row) for row in db.execute(query)]
 
 

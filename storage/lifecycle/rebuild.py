@@ -3,11 +3,9 @@
 Rows that exist are left as they are, so a rebuild may run at any time, and again after it failed.
 """
 
-import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
@@ -16,15 +14,15 @@ from sqlalchemy import Connection, insert, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from storage import keys
-from storage.errors import ObjectNotFound, RecordDamaged, StoreUnavailable, WrongBucket
+from storage.errors import RecordDamaged, StoreUnavailable, WrongBucket
 from storage.job_store import SqlJobStore
-from storage.jobs import JobStatus, VideoFile
+from storage.jobs import JobStatus
 from storage.lifecycle.birth import knows_since, note_rebuilt
-from storage.lifecycle.records import JobEnd, JobRecord
+from storage.lifecycle.restoring import rows_of
 from storage.object_store import ObjectInfo, ObjectStore
-from storage.sql import outbox
+from storage.sql import families, outbox
 from storage.sql.references import is_being_purged
-from storage.sql.submission import new_row
+from storage.sql.rows import is_visible
 from storage.sql.tables import jobs, purges
 
 _BATCH = 200  # jobs per transaction
@@ -32,14 +30,13 @@ _CONNECTIONS = 16
 _COMPLAINTS_KEPT = 100
 _ROWS_ASKED = 100
 _SETTLED_S = 60.0  # by then the record of a job has followed its row
-_NUMBER = re.compile(r"(?:attempts|checkpoints)/[^/]+/(\d+)[/.]")
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
     """What a rebuild found under jobs/."""
 
-    restored: dict[JobStatus, int]  # rows made again, by status
+    restored: dict[JobStatus, int]  # made again, by status
     standing: int  # jobs that have a row
     damaged: int  # jobs that are not restored
     complaints: tuple[str, ...]  # why not; the first hundred
@@ -49,7 +46,6 @@ class Rebuilt:
 class _Found:
     job_id: str
     request: ObjectInfo
-    has_end: bool
 
 
 def rebuild(
@@ -76,15 +72,15 @@ def rebuild(
             known, deleted = _known(store, batch)
             standing += len(known)
             missing = [found for found in batch if found.job_id not in known | deleted]
-            rows = []
-            for row in pool.map(lambda found: _read(objects, found), missing):
-                if isinstance(row, RecordDamaged):
+            rows: list[dict[str, Any]] = []
+            for read in pool.map(lambda found: _read(objects, found), missing):
+                if isinstance(read, RecordDamaged):
                     damaged += 1
-                    complaints.append(str(row))
-                elif row is not None:
-                    rows.append(row)
-            for row in _insert(store, rows, now):
-                restored[row["status"]] += 1
+                    complaints.append(str(read))
+                else:
+                    rows += read
+            for status in _insert(store, rows, now):
+                restored[status] += 1
             report(seen, sum(restored.values()))
     if not damaged:
         note_rebuilt(store.database, now)
@@ -98,7 +94,7 @@ def _check_bucket(store: SqlJobStore, objects: ObjectStore, now: float) -> None:
             " itself; nothing was changed"
         )
     # One is enough: a caller who went away in the middle has left a row without its record.
-    settled = jobs.c.created_at < now - _SETTLED_S
+    settled = is_visible & (jobs.c.created_at < now - _SETTLED_S)
     newest = select(jobs.c.id).where(settled).order_by(jobs.c.seq.desc()).limit(_ROWS_ASKED)
     with store.database.reading() as db:
         known = db.scalars(newest).all()
@@ -110,12 +106,13 @@ def _check_bucket(store: SqlJobStore, objects: ObjectStore, now: float) -> None:
 
 
 def _found(listing: Iterator[ObjectInfo]) -> Iterator[_Found]:
-    """A folder without a request belongs to a job that is being deleted."""
+    """A folder without a request belongs to a job that is being deleted, or to a candidate, of
+    which its job's tells."""
     for job_id, folder in groupby(listing, lambda info: info.key.split("/")[1]):
         files = {info.key: info for info in folder}
         request = files.get(f"jobs/{job_id}/request.json")
         if request is not None:
-            yield _Found(job_id, request, f"jobs/{job_id}/end.json" in files)
+            yield _Found(job_id, request)
 
 
 def _known(store: SqlJobStore, batch: Sequence[_Found]) -> tuple[set[str], set[str]]:
@@ -128,91 +125,15 @@ def _known(store: SqlJobStore, batch: Sequence[_Found]) -> tuple[set[str], set[s
         )
 
 
-def _read(objects: ObjectStore, found: _Found) -> dict[str, Any] | RecordDamaged | None:
-    """The row of a job; None when it was deleted meanwhile."""
-    key = found.request.key
+def _read(objects: ObjectStore, found: _Found) -> list[dict[str, Any]] | RecordDamaged:
     try:
-        record = JobRecord.from_json(objects.get(key), found.request.modified_at)
-        if record.request.id != found.job_id:
-            raise ValueError(f"it is of job {record.request.id}")
-        commit_key = key = keys.result_key(record.request.tenant, record.request.result_id)
-        commit = _commit(objects, commit_key)
-        if found.has_end:
-            key = keys.end_key(found.job_id)
-            end = JobEnd.from_json(objects.get(key))
-            return _row(record) | _ended(end, commit)
-    except ObjectNotFound:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        return RecordDamaged(key, f"{type(error).__name__}: {error}")
-    if commit is None:
-        # One more: a try that has left nothing yet may still run, and must not meet the next one.
-        return _row(record) | {"attempt": _last_attempt(objects, found.job_id) + 1}
-    written = objects.stat(commit_key)
-    return _row(record) | {
-        "status": JobStatus.COMPLETED,
-        "completed_at": written.modified_at if written else record.created_at,
-        "result": commit.to_json().decode(),
-        "result_id": commit.result_id,
-    }
+        return rows_of(objects, found.job_id, found.request)
+    except RecordDamaged as damaged:
+        return damaged
 
 
-def _commit(objects: ObjectStore, key: str) -> VideoFile | None:
-    try:
-        return VideoFile.from_json(objects.get(key))
-    except ObjectNotFound:
-        return None
-
-
-def _last_attempt(objects: ObjectStore, job_id: str) -> int:
-    """The highest number under which a try has left something; 0: none."""
-    prefixes = keys.attempts_prefix(job_id), keys.checkpoints_prefix(job_id)
-    left = (info.key for prefix in prefixes for info in objects.iter_objects(prefix))
-    return max((int(match[1]) for match in map(_NUMBER.match, left) if match), default=0)
-
-
-def _row(record: JobRecord) -> dict[str, Any]:
-    """Of a job that waits. The same columns for every job: rows are inserted together."""
-    return new_row(record.request, record.idempotency, None, record.created_at) | {
-        "started_at": None,
-        "completed_at": None,
-        "attempt": 0,
-        "tier": None,
-        "step": 0,
-        "result": None,
-        "result_id": None,
-        "expired": False,
-        "error_code": None,
-        "error_message": None,
-        "events": "[]",
-        "feedback": None,
-        "recorded": False,
-    }
-
-
-def _ended(end: JobEnd, commit: VideoFile | None) -> dict[str, Any]:
-    # Its result may have expired, and another job made the same one anew since.
-    kept = end.result and commit and end.result.video_key == commit.video_key
-    return {
-        "status": end.status,
-        "completed_at": end.completed_at,
-        "started_at": end.started_at,
-        "attempt": end.attempt,
-        "tier": end.tier,
-        "step": end.step,
-        "result": end.result and end.result.to_json().decode(),
-        "result_id": end.result.result_id if kept and end.result else None,
-        "expired": end.status is JobStatus.COMPLETED and not kept,
-        "error_code": end.error_code,
-        "error_message": end.error_message,
-        "events": json.dumps([asdict(event) for event in end.events]),
-        "feedback": json.dumps(asdict(end.feedback)) if end.feedback else None,
-        "recorded": True,
-    }
-
-
-def _insert(store: SqlJobStore, rows: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
-    """Those that no one has inserted meanwhile."""
+def _insert(store: SqlJobStore, rows: list[dict[str, Any]], now: float) -> list[JobStatus]:
+    """What the jobs are that no one has inserted meanwhile."""
     if not rows:
         return []
     try:
@@ -225,16 +146,18 @@ def _insert(store: SqlJobStore, rows: list[dict[str, Any]], now: float) -> list[
             for row in sorted(fresh, key=_address):  # each is held; who holds several sorts them
                 if row["result_id"] and is_being_purged(db, row["tenant"], row["result_id"]):
                     row |= {"result_id": None, "expired": True}
-            if fresh:
-                made = db.execute(insert(jobs).returning(*jobs.c), fresh).all()
-                # It was completed and the table lost before that was recorded: its caller may not
-                # have heard.
-                outbox.announce(
-                    db, [row for row in made if row.result_id and not row.recorded], now
-                )
+            if not fresh:
+                return []
+            added = insert(jobs).returning(*jobs.c, sort_by_parameter_order=True)
+            made = db.execute(added, fresh).all()
+            # It was completed and the table lost before that was recorded: its caller may not have
+            # heard.
+            outbox.announce(db, [row for row in made if row.result_id and not row.recorded], now)
+            families.restore(db, [row for row in made if row.candidates], now)
+            names = [row.id for row in made if row.parent_id is None]
+            return list(db.scalars(select(jobs.c.status).where(jobs.c.id.in_(names))))
     except IntegrityError as error:  # Postgres: a job was created under one of the keys just now
         raise StoreUnavailable(f"job table: {error.orig}") from error
-    return fresh
 
 
 def _address(row: dict[str, Any]) -> tuple[str, str]:

@@ -16,7 +16,8 @@ from storage.jobs import Feedback, Job, JobEvent, JobRequest, JobStatus, VideoFi
 from storage.object_store import ObjectStore
 from storage.sql.database import Database
 from storage.sql.references import is_being_purged
-from storage.sql.tables import jobs, to_job
+from storage.sql.rows import to_job
+from storage.sql.tables import jobs
 
 ENDED = tuple(status for status in JobStatus if status.is_terminal)
 _CONNECTIONS = 8
@@ -103,6 +104,10 @@ def record_ends(database: Database, objects: ObjectStore, limit: int) -> int:
     with ThreadPoolExecutor(_CONNECTIONS, "record-ends") as pool:
         list(pool.map(put, map(to_job, rows)))
     with database.writing() as db:
+        # Who holds several rows waits for none: families are locked in an order of their own.
+        named = select(jobs.c.seq).where(jobs.c.seq.in_([row.seq for row in rows]))
+        free = set(db.scalars(named.with_for_update(skip_locked=True)))
+        rows = [row for row in rows if row.seq in free]
         for row in rows:
             # Retried by an operator since it was read: its next end is still to be recorded. Nobody
             # who watches the job needs to hear of this, so its revision stays.

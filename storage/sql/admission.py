@@ -1,6 +1,8 @@
 """Whether a tenant, and the queue, have room for one more job. Statements on an open connection.
 
-Creations have rows of their own: those of the jobs are gone once a caller deletes them.
+A job of several candidates takes the room of as many, and is one creation: that is the rate at
+which a caller may ask. Creations have rows of their own: those of the jobs are gone once a caller
+deletes them.
 """
 
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ from storage.errors import QueueFull, QuotaExceeded
 from storage.job_contract import Caps
 from storage.jobs import JobStatus
 from storage.sql.database import hold
+from storage.sql.rows import is_part
 from storage.sql.tables import creations, jobs
 
 _MINUTE_S = 60
@@ -21,28 +24,29 @@ _QUEUED = (JobStatus.QUEUED,)
 _UNFINISHED = (JobStatus.QUEUED, JobStatus.IN_PROGRESS)
 
 
-def admit(db: Connection, tenant: str, caps: Caps, now: float, is_done: bool) -> None:
-    """Counts a creation. Raises QueueFull and QuotaExceeded. A job that `is_done`, whose result
-    was there, waits in no queue; it is a creation as any other. Reads no more rows than the caps
-    allow. A tenant's caps are exact; that of all may be exceeded by creations of the same moment,
-    for which no tenant waits for another."""
+def admit(db: Connection, tenant: str, caps: Caps, now: float, waiting: int) -> None:
+    """Counts a creation, which puts so many into the queue: none where the result was there, and
+    that is a creation as any other. Raises QueueFull and QuotaExceeded. Reads no more rows than the
+    caps allow. A tenant's caps are exact; that of all may be exceeded by creations of the same
+    moment, for which no tenant waits for another."""
     if caps != Caps(caps.queued):
         hold(db, "creations", tenant)
-    if not is_done:
-        _check_room(db, tenant, caps)
+    if waiting:
+        _check_room(db, tenant, caps, waiting)
     if caps.tenant_creates_per_minute is not None:
         _count_creation(db, tenant, caps.tenant_creates_per_minute, now)
 
 
-def _check_room(db: Connection, tenant: str, caps: Caps) -> None:
+def _check_room(db: Connection, tenant: str, caps: Caps, waiting: int) -> None:
     own = jobs.c.tenant == tenant
-    if caps.queued is not None and _reaches(db, caps.queued, _is(_QUEUED)):
+    before = 1 - waiting  # where the last of them finds the cap reached
+    if caps.queued is not None and _reaches(db, caps.queued + before, _is(_QUEUED)):
         raise QueueFull(caps.queued)
     most = caps.tenant_queued
-    if most is not None and _reaches(db, most, own, _is(_QUEUED)):
+    if most is not None and _reaches(db, most + before, own, _is(_QUEUED)):
         raise QuotaExceeded("queued_jobs", most, _ROOM_SOON_S)
     most = caps.tenant_unfinished
-    if most is not None and _reaches(db, most, own, _is(_UNFINISHED)):
+    if most is not None and _reaches(db, most + before, own, _is(_UNFINISHED)):
         raise QuotaExceeded("unfinished_jobs", most, _ROOM_SOON_S)
 
 
@@ -64,5 +68,5 @@ def _is(statuses: Sequence[JobStatus]) -> ColumnElement[bool]:
 
 def _reaches(db: Connection, limit: int, *which: ColumnElement[bool]) -> bool:
     # An offset costs half of what counting does, while the one writer of SQLite waits.
-    last = select(literal(1)).where(*which).limit(1).offset(max(0, limit - 1))
-    return limit == 0 or db.scalar(last) is not None
+    last = select(literal(1)).where(*which, is_part).limit(1).offset(max(0, limit - 1))
+    return limit <= 0 or db.scalar(last) is not None

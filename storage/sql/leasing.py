@@ -29,15 +29,16 @@ from diffusion.params import Priority
 from storage.errors import StaleDispatcher
 from storage.job_contract import Progress
 from storage.jobs import Attempt, JobStatus
-from storage.sql import outbox
+from storage.sql import families, outbox
 from storage.sql.database import hold
-from storage.sql.tables import dispatchers, jobs, with_events
+from storage.sql.rows import is_part, with_events
+from storage.sql.tables import dispatchers, jobs
 
 SERVED = (Priority.INTERACTIVE, Priority.BATCH)  # first to last
 
 _REGISTER = ("dispatchers",)
 
-_queued = jobs.c.status == JobStatus.QUEUED
+_queued = (jobs.c.status == JobStatus.QUEUED) & is_part
 
 
 def supersede(db: Connection, now: float, lease_s: float) -> int:
@@ -82,6 +83,7 @@ def _queued_heads(priority: Priority, per_tenant: int) -> Select[Any]:
     LATERAL."""
     line = jobs.alias("line")
     ahead = (line.c.status == JobStatus.QUEUED) & (line.c.priority == priority)
+    ahead &= line.c.candidates == 0
 
     tenant = select(func.min(line.c.tenant)).where(ahead)
     tenants = select(tenant.scalar_subquery().label("tenant")).cte("tenants", recursive=True)
@@ -108,20 +110,15 @@ def fail_worn_out(
     worn_out = _lost(now) & (jobs.c.failures + 1 >= max_attempts)
     if among is not None:
         worn_out &= jobs.c.id.in_(among)
-    ended = db.execute(
-        update(jobs)
-        .where(jobs.c.seq.in_(_unlocked(worn_out)))
-        .values(
-            status=JobStatus.FAILED,
-            failures=jobs.c.failures + 1,
-            error_code="worker_lost",
-            error_message="lost its worker, and no attempt is left",
-            completed_at=now,
-            lease_until=None,
-        )
-        .returning(*jobs.c)
-    ).all()
-    outbox.announce(db, ended, now)
+    _fail(
+        db,
+        worn_out,
+        now,
+        failures=jobs.c.failures + 1,
+        error_code="worker_lost",
+        error_message="lost its worker, and no attempt is left",
+        lease_until=None,
+    )
 
 
 def take(
@@ -133,6 +130,7 @@ def take(
     max_attempts: int,
 ) -> list[Row[Any]]:
     """Begins an attempt of those of the jobs (id -> tier) that are free, and returns these."""
+    families.lock(db, tiers)
     # Worn-out ones may be left: what somebody else had locked was not failed.
     free = _lost(now) & (jobs.c.failures + 1 < max_attempts)
     # Not `or_`: SQLite would look both halves up in an index, and read the whole backlog.
@@ -160,16 +158,20 @@ def take(
             .returning(*jobs.c)
         )
     }
+    families.refresh(db, [row.parent_id for row in begun.values()], now)
     return [begun[job_id] for job_id in tiers if job_id in begun]
 
 
-def renew(db: Connection, updates: Sequence[Progress], lease_until: float) -> list[Attempt]:
+def renew(
+    db: Connection, updates: Sequence[Progress], lease_until: float, now: float
+) -> list[Attempt]:
     """Writes the reports of those who own their job; the attempts of the others."""
-    named = jobs.c.id.in_({report.attempt.job_id for report in updates})
-    columns = (jobs.c.id, jobs.c.attempt, jobs.c.epoch, jobs.c.events)
-    running = select(*columns).where(named, jobs.c.status == JobStatus.IN_PROGRESS)
+    named = {report.attempt.job_id for report in updates}
+    families.lock(db, named)
+    columns = (jobs.c.id, jobs.c.attempt, jobs.c.epoch, jobs.c.events, jobs.c.parent_id)
+    running = select(*columns).where(jobs.c.id.in_(named), jobs.c.status == JobStatus.IN_PROGRESS)
     # In one order, whoever locks: two that report the same jobs do not wait for each other.
-    locked = db.execute(running.order_by(jobs.c.seq).with_for_update())
+    locked = db.execute(running.order_by(jobs.c.seq).with_for_update()).all()
     events = {Attempt(row.id, row.attempt, row.epoch): row.events for row in locked}
     disowned = []
     for report in updates:
@@ -183,25 +185,36 @@ def renew(db: Connection, updates: Sequence[Progress], lease_until: float) -> li
             events[report.attempt] = with_events(events[report.attempt], report.events)
             values["events"] = events[report.attempt]
         db.execute(update(jobs).where(jobs.c.id == report.attempt.job_id).values(values))
+    families.refresh(db, [row.parent_id for row in locked], now, moved=False)
     return disowned
 
 
 def fail_overdue(db: Connection, now: float) -> list[str]:
     """Ends the queued jobs whose deadline has passed; their ids."""
     late = cast(func.round(now - jobs.c.deadline_at), BigInteger)
-    ended = db.execute(
-        update(jobs)
-        .where(jobs.c.seq.in_(_unlocked(_queued, jobs.c.deadline_at < now)))
-        .values(
-            status=JobStatus.FAILED,
-            error_code="deadline_exceeded",
-            error_message="still waited " + cast(late, String) + " s after its deadline",
-            completed_at=now,
-        )
-        .returning(*jobs.c)
-    ).all()
-    outbox.announce(db, ended, now)
+    ended = _fail(
+        db,
+        _queued & (jobs.c.deadline_at < now),
+        now,
+        error_code="deadline_exceeded",
+        error_message="still waited " + cast(late, String) + " s after its deadline",
+    )
     return [row.id for row in sorted(ended, key=lambda row: row.seq)]
+
+
+def _fail(
+    db: Connection, which: ColumnElement[bool], now: float, **values: Any
+) -> Sequence[Row[Any]]:
+    found = db.scalars(select(jobs.c.id).where(which)).all()
+    if not found:
+        return []
+    families.lock(db, found)
+    still = _unlocked(jobs.c.id.in_(found), which)
+    failed = update(jobs).where(jobs.c.seq.in_(still)).values(status=JobStatus.FAILED, **values)
+    ended = db.execute(failed.values(completed_at=now).returning(*jobs.c)).all()
+    outbox.announce(db, ended, now)
+    families.refresh(db, [row.parent_id for row in ended], now)
+    return ended
 
 
 def _unlocked(*which: ColumnElement[bool]) -> Select[Any]:

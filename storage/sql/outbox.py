@@ -23,18 +23,29 @@ def announce(db: Connection, ended: Iterable[Row[Any]], now: float) -> None:
         url = JobRequest.from_json(row.request.encode()).webhook
         if url is None:
             continue
-        webhook = _delivery(row, url, now)
-        known = select(deliveries.c.seq).where(deliveries.c.id == webhook["id"])
-        if db.execute(known).first() is None:
-            db.execute(insert(deliveries).values(webhook))
+        _queue(db, _message_id(row), row, f"video.{row.status.value}", url, now)
 
 
-def _delivery(row: Row[Any], url: str, now: float) -> dict[str, Any]:
-    message_id = _message_id(row)
+def announce_batch(db: Connection, ended: Row[Any], now: float) -> None:
+    """The same for the row of a batch, which ends once."""
+    if ended.webhook is not None:
+        message_id = f"msg_{uuid5(_EVENTS, ended.id).hex}"
+        _queue(db, message_id, ended, f"batch.{ended.status}", ended.webhook, now)
+
+
+def _queue(
+    db: Connection, message_id: str, row: Row[Any], event: str, url: str, now: float
+) -> None:
+    known = select(deliveries.c.seq).where(deliveries.c.id == message_id)
+    if db.execute(known).first() is None:
+        db.execute(insert(deliveries).values(_delivery(message_id, row, event, url, now)))
+
+
+def _delivery(message_id: str, row: Row[Any], event: str, url: str, now: float) -> dict[str, Any]:
     body = {
         "id": message_id,
         "object": "event",
-        "type": f"video.{row.status.value}",
+        "type": event,
         "created_at": int(now),
         "data": {"id": row.id},
     }

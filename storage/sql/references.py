@@ -2,11 +2,13 @@
 with the last job that refers to it, and nobody refers to one that goes. Statements on an open
 connection."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from storage.job_contract import Purge
+from storage.jobs import VideoFile
 from storage.sql.database import hold
 from storage.sql.tables import jobs, purges
 
@@ -21,12 +23,35 @@ def is_being_purged(db: Connection, tenant: str, result_id: str) -> bool:
     return db.execute(select(purges.c.seq).where(doomed).limit(1)).first() is not None
 
 
+def standing(
+    db: Connection, tenant: str, results: Sequence[VideoFile | None]
+) -> list[VideoFile | None]:
+    """These, without those that are being purged; that holds until the transaction ends."""
+    ids = {result.result_id for result in results if result is not None}
+    # In order, as everybody holds several.
+    doomed = {result_id for result_id in sorted(ids) if is_being_purged(db, tenant, result_id)}
+    return [None if r is None or r.result_id in doomed else r for r in results]
+
+
 def forget(db: Connection, row: Row[Any], now: float) -> Purge:
     """Deletes the row of a job, locked by the caller, and notes which objects have to follow."""
     db.execute(delete(jobs).where(jobs.c.seq == row.seq))
     result_id = row.result_id
     if result_id is not None and _is_referred_to(db, row.tenant, result_id):
         result_id = None
+    return _note(db, row, result_id, now)
+
+
+def release(db: Connection, rows: Sequence[Row[Any]], now: float) -> None:
+    """These jobs, completed, refer to their results no more, which go if no other job does."""
+    for row in sorted(rows, key=lambda row: str(row.result_id)):  # each is held: in order
+        dropped = update(jobs).where(jobs.c.seq == row.seq)
+        db.execute(dropped.values(result_id=None, expired=True))
+        if not _is_referred_to(db, row.tenant, row.result_id):
+            _note(db, row, row.result_id, now)
+
+
+def _note(db: Connection, row: Row[Any], result_id: str | None, now: float) -> Purge:
     noted = insert(purges).values(
         tenant=row.tenant, job_id=row.id, result_id=result_id, created_at=now
     )

@@ -1,38 +1,26 @@
-"""The tables, and what every store reads and writes in them; `migrations` makes them."""
+"""The tables; `migrations` makes them."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    ColumnElement,
-    Connection,
     Double,
     Enum,
     Index,
     Integer,
     MetaData,
-    Row,
     String,
     Table,
     Text,
     UniqueConstraint,
     false,
-    select,
     text,
 )
 
 from diffusion.params import Priority
-from storage.errors import JobNotFound
-from storage.jobs import Attempt, Feedback, Job, JobEvent, JobRequest, JobStatus, Stage, VideoFile
-
-EVENTS_KEPT = 50
-"""Per job: what went on lately is of use, and a row must stay small."""
+from storage.jobs import JobStatus, Stage
 
 metadata = MetaData()
 
@@ -52,6 +40,7 @@ def _values(words: type[StrEnum]) -> list[str]:
 
 
 _WAITS = text("status = 'queued'")
+_OF_A_FAMILY = text("parent_id IS NOT NULL")
 
 jobs = Table(
     "jobs",
@@ -64,6 +53,9 @@ jobs = Table(
     Column("request", Text, nullable=False),  # JobRequest as JSON
     Column("sku", Text),
     Column("batch_id", String(64)),
+    # A job of several candidates is never leased: it has so many rows that are, its children.
+    Column("candidates", Integer, nullable=False, default=0, server_default="0"),
+    Column("parent_id", String(128)),
     Column("priority", _words(Priority), nullable=False),
     Column("deadline_at", Double),
     Column("status", _words(JobStatus), nullable=False),
@@ -91,10 +83,11 @@ jobs = Table(
     # Its end is in the object store too, for a rebuild of this table.
     Column("recorded", Boolean, nullable=False, default=False, server_default=false()),
     UniqueConstraint("tenant", "idempotency_key"),
-    Index("jobs_queue", "status", "priority", "tenant", "seq"),
+    # `candidates` at the end, so that the index alone tells who is not to be leased.
+    Index("jobs_queue", "status", "priority", "tenant", "seq", "candidates"),
     Index("jobs_deadlines", "status", "deadline_at"),
     Index("jobs_listing", "tenant", "seq"),
-    Index("jobs_listing_status", "tenant", "status", "seq"),
+    Index("jobs_listing_status", "tenant", "status", "seq", "candidates"),
     Index("jobs_listing_sku", "tenant", "sku", "seq"),
     Index("jobs_listing_batch", "tenant", "batch_id", "seq"),
     Index("jobs_results", "tenant", "result_id"),
@@ -102,7 +95,10 @@ jobs = Table(
     Index("jobs_ended", "status", "completed_at"),
     Index("jobs_created", "tenant", "created_at"),
     Index("jobs_unrecorded", "recorded", "status"),
-    Index("jobs_line", "priority", "seq", sqlite_where=_WAITS, postgresql_where=_WAITS),
+    Index(
+        "jobs_line", "priority", "seq", "candidates", sqlite_where=_WAITS, postgresql_where=_WAITS
+    ),
+    Index("jobs_family", "parent_id", sqlite_where=_OF_A_FAMILY, postgresql_where=_OF_A_FAMILY),
     sqlite_autoincrement=True,  # a deleted row's seq is not given out again
 )
 
@@ -222,8 +218,8 @@ batches = Table(  # catalogue runs that were asked for by HTTP
     Column("completed", BigInteger, nullable=False),
     Column("failed", BigInteger, nullable=False),
     Column("errors", Text, nullable=False),  # BatchErrors as JSON
-    Column("drivers", Integer, nullable=False),  # started so far
-    Column("losses", Integer, nullable=False),  # of drivers, since rows were last done
+    Column("prepared", Boolean, nullable=False),  # its manifest is where its drivers find it
+    Column("starts", Integer, nullable=False),  # of drivers, since rows were last done
     Column("looks", BigInteger, nullable=False),  # claims so far: the fence of who looks after it
     Column("due_at", Double),  # of the next look; NULL: it is over
     UniqueConstraint("tenant", "idempotency_key"),
@@ -240,58 +236,3 @@ facts = Table(  # one value each, as JSON: what one part tells the others
     Column("value", Text, nullable=False),
     Column("written_at", Double, nullable=False),
 )
-
-
-def row_of(db: Connection, tenant: str, job_id: str, lock: bool = False) -> Row[Any]:
-    """Raises JobNotFound. `lock` it when the same transaction will change it."""
-    query = select(jobs).where(jobs.c.id == job_id, jobs.c.tenant == tenant)
-    row = db.execute(query.with_for_update() if lock else query).one_or_none()
-    if row is None:
-        raise JobNotFound(job_id)
-    return row
-
-
-def owned_by(attempt: Attempt) -> ColumnElement[bool]:
-    """The fence: true for the attempt's job, until it is given back or a later attempt begins."""
-    return (
-        (jobs.c.id == attempt.job_id)
-        & (jobs.c.attempt == attempt.number)
-        & (jobs.c.epoch == attempt.epoch)
-        & (jobs.c.status != JobStatus.QUEUED)
-    )
-
-
-def with_events(events: str, new: Sequence[JobEvent]) -> str:
-    """The column's text with `new` ones behind, less those that it has: a report may come twice."""
-    known = json.loads(events)
-    added = [event for event in map(asdict, new) if event not in known]
-    return json.dumps([*known, *added][-EVENTS_KEPT:])
-
-
-def to_job(row: Row[Any]) -> Job:
-    return Job(
-        request=JobRequest.from_json(row.request.encode()),
-        status=row.status,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        completed_at=row.completed_at,
-        stage=row.stage,
-        step=row.step,
-        tier=row.tier,
-        attempt=row.attempt,
-        epoch=row.epoch,
-        lease_until=row.lease_until,
-        result=VideoFile.from_json(row.result.encode()) if row.result else None,
-        error_code=row.error_code,
-        error_message=row.error_message,
-        events=tuple(JobEvent(**event) for event in json.loads(row.events)),
-        rev=row.rev,
-        predicted_at=row.predicted_at,
-        expired=row.expired,
-        feedback=_to_feedback(row.feedback) if row.feedback else None,
-    )
-
-
-def _to_feedback(column: str) -> Feedback:
-    given = json.loads(column)
-    return Feedback(**given | {"tags": tuple(given["tags"])})

@@ -51,7 +51,7 @@ def completed_job(jobs: SqlJobStore, objects: S3ObjectStore, job_id: str) -> Job
     )
     objects.put(video.video_key, MP4, "video/mp4")
     objects.put(commit_key(request), video.to_json(), "application/json")
-    return jobs.create(request, result=video)
+    return jobs.create(request, results=[video])
 
 
 def commit_key(request: JobRequest) -> str:

@@ -13,9 +13,14 @@ import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from cluster.embedded_s3 import EmbeddedS3
 from deployments.decoder import Decoded
 from diffusion.params import SamplingParams
+from serve.client import ServiceError
+from storage import keys
+from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.jobs import Attempt, JobRequest, OutputParams
+from storage.object_store import S3ObjectStore
 from tests.integration.live import SHOPREEL, LiveCluster
 from video.mp4 import probe_mp4
 
@@ -84,6 +89,65 @@ def test_two_different_requests_at_once_both_finish(live: LiveCluster) -> None:
     with live.client() as client:
         contents = {client.content(video["id"]) for video in finished}
     assert len(contents) == 2
+
+
+def test_the_best_of_three_candidates_is_the_video(live: LiveCluster) -> None:
+    """Measured on what the real pipeline makes of three seeds."""
+    video = ended(live, quick(live, n=3, select="all", seed=2**63 - 2, size="128x128"))
+    assert (video["status"], video["error"]) == ("completed", None)
+    candidates = video["candidates"]
+    assert [c["seed"] for c in candidates] == [2**63 - 2, 2**63 - 1, 0]
+    scores = [c["score"] for c in candidates]
+    assert None not in scores
+    assert len(set(scores)) == 3
+    (best,) = [c["candidate"] for c in candidates if c["selected"]]
+    assert scores[best] == max(scores)
+    assert video["step"] == video["steps"] == 30
+    with live.client() as client:
+        contents = [client.content(video["id"], candidate=k) for k in range(3)]
+        assert len(set(contents)) == 3
+        assert client.content(video["id"]) == contents[best]
+        seeds = [
+            json.loads(client.content(video["id"], "manifest", k))["request"]["sampling"]["seed"]
+            for k in range(3)
+        ]
+    assert seeds == [c["seed"] for c in candidates]
+
+
+def test_of_candidates_the_losers_are_deleted(live: LiveCluster) -> None:
+    video = ended(live, quick(live, n=2, seed=77, size="128x128"))
+    (best,) = [c["candidate"] for c in video["candidates"] if c["kept"]]
+    with live.client() as client:
+        assert client.content(video["id"]) == client.content(video["id"], candidate=best)
+        with pytest.raises(ServiceError, match="candidate_not_kept"):
+            client.content(video["id"], candidate=1 - best)
+    store = SqlJobStore(JobStoreConfig(url=f"sqlite:///{live.data / 'jobs.sqlite'}"))
+    loser = store.get("default", video["id"]).request.parts[1 - best]
+    store.close()
+    objects = S3ObjectStore(EmbeddedS3.running(live.data.resolve() / "s3"))
+    commit = keys.result_key("default", loser.result_id)
+    deadline = time.monotonic() + 60
+    while objects.stat(commit) is not None:
+        assert time.monotonic() < deadline, "the Housekeeper has not deleted it"
+        time.sleep(1)
+
+
+def test_the_command_writes_every_candidate_that_is_kept(live: LiveCluster, tmp_path: Path) -> None:
+    out = tmp_path / "watch.mp4"
+    command = [SHOPREEL, "generate", PHOTO, "--prompt", "a watch turns", "--preset", "preview"]
+    many = ["--n", "2", "--select", "all", "--seed", "5"]
+    ran = subprocess.run(
+        [*map(str, command), *many, "--out", str(out), "--url", live.url],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    files = [out.with_stem(f"watch_c{k}").read_bytes() for k in range(2)]
+    assert files[0] != files[1]
+    best = files.index(out.read_bytes())
+    (line,) = [line for line in ran.stderr.splitlines() if "selected" in line]
+    assert f"candidate {best}, seed {5 + best}: score" in line
 
 
 def test_no_tensor_passes_the_dispatcher(live: LiveCluster, handles: Handles) -> None:

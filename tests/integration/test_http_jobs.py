@@ -145,7 +145,8 @@ def test_a_rating_is_kept_and_the_last_one_counts(service: Service) -> None:
     service.finish(video_id, b"mp4")
     service.http.post(path, json={"rating": 1})
     rated = service.http.post(path, json={"rating": -1, "tags": ["flicker"]})
-    assert rated.json()["feedback"] == {"rating": -1, "tags": ["flicker"]}
+    told = {"rating": -1, "tags": ["flicker"], "candidate": None}
+    assert rated.json()["feedback"] == told
     assert service.http.get(f"/v1/videos/{video_id}").json()["feedback"]["rating"] == -1
 
 

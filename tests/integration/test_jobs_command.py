@@ -190,3 +190,28 @@ def test_a_tenant_is_purged_only_with_yes(
     assert (report["deleted"]["jobs"], report["deleted"]["results"]) == (1, 1)
     assert all_keys(objects) == set()
     assert run("tenants", "purge", "shop", "--yes").strip() == "deleted: nothing"
+
+
+def test_a_job_of_several_candidates_is_one_job_to_an_operator(
+    store: SqlJobStore, s3: ObjectStoreConfig, run: Callable[..., str]
+) -> None:
+    objects = S3ObjectStore(s3)
+    request = replace(request_of("a"), candidates=2, deadline_at=9e9)
+    record(objects, store.create(request))
+    assert "a_c0 is a candidate of a" in run("jobs", "cancel", "a_c0", code=1)
+    for job in store.lease(store.next_epoch(), {"a_c0": "cpu", "a_c1": "cpu"}):
+        store.fail(job.current_attempt, "encode_failed", f"no space for {job.id}")
+    record_ends(store.database, objects, 10)
+    (listed,) = json.loads(run("jobs", "list", "--json"))
+    assert (listed["id"], listed["status"], listed["candidates"]) == ("a", "failed", 2)
+    shown = run("jobs", "show", "a")
+    assert "no space for a_c1" in shown
+    assert "attempts/a_c1/" in run("jobs", "show", "a_c1")
+    assert "a_c1 is a candidate of a" in run("jobs", "retry", "a_c1", code=1)
+    run("jobs", "retry", "a")
+    job = store.get("shop", "a")
+    assert [part.status for part in (job, *job.children)] == 3 * [JobStatus.QUEUED]
+    ends = [objects.stat(keys.end_key(part.id)) for part in (job, *job.children)]
+    assert ends == [None, None, None]
+    data = json.loads(objects.get(keys.request_key("a")))
+    assert data["request"]["deadline_at"] is None

@@ -366,11 +366,11 @@ def test_creations_that_race_with_purges_never_show_a_video_that_is_gone(
             linger(collector, clock)  # nobody is on the way from a commit to the table now
             request = request_of(f"maker-{number}", photo="same")
             video = commit(objects, request)
-            made = store.create(request, result=video)
-            again = store.create(request_of(f"again-{number}", photo="same"), result=video)
+            made = store.create(request, results=[video])
+            again = store.create(request_of(f"again-{number}", photo="same"), results=[video])
             if made.status is JobStatus.COMPLETED:
                 store.delete("shop", made.id)
-            third = store.create(request_of(f"third-{number}", photo="same"), result=video)
+            third = store.create(request_of(f"third-{number}", photo="same"), results=[video])
             for job in (again, third):
                 if job.status is JobStatus.COMPLETED and job.result is not None:
                     # As long as its row stands, so does what it shows.

@@ -18,7 +18,7 @@ from schemathesis.schemas import APIOperation
 from storage.object_store import ObjectStoreConfig
 from tests.integration.service import Service
 
-_ROUTES = 18
+_ROUTES = 23
 Operation = APIOperation[Any, Any, Any, Any]
 
 
@@ -65,4 +65,7 @@ def test_requests_that_the_description_forbids(operations: list[Operation]) -> N
         "POST /v1/files",
         "GET /v1/files",
         "POST /v1/prompts:preview",
+        "POST /v1/batches",
+        "GET /v1/batches",
+        "GET /v1/batches/{batch_id}/items",
     }

@@ -15,7 +15,7 @@ from storage.deliveries import SqlDeliveries
 from storage.errors import IdempotencyConflict, WrongBucket
 from storage.job_contract import Idempotency
 from storage.job_store import SqlJobStore
-from storage.jobs import Attempt, Feedback, Job, JobEvent, JobStatus
+from storage.jobs import Attempt, Feedback, Job, JobEvent, JobRequest, JobStatus
 from storage.lifecycle.collector import Collector
 from storage.lifecycle.rebuild import Rebuilt, rebuild
 from storage.lifecycle.records import JobEnd, JobRecord, record_ends
@@ -337,3 +337,59 @@ def test_what_has_no_row_after_a_rebuild_is_garbage(bench: Bench) -> None:
     bench.rebuild()
     assert later.run_once().deleted["checkpoints"] == 1
     later.close()
+
+
+# --- jobs of several candidates
+
+
+def of_several(job_id: str, photo: str) -> JobRequest:
+    return replace(request_of(job_id, photo), candidates=2)
+
+
+def test_jobs_of_several_candidates_come_back_with_each(bench: Bench) -> None:
+    requests = [of_several(job_id, job_id) for job_id in ("1-done", "2-half", "3-cancelled")]
+    for request in requests:
+        record(bench.objects, bench.store.create(request))
+    done, half, cancelled = requests
+    leased = bench.store.lease(
+        bench.store.next_epoch(), dict.fromkeys(("1-done_c0", "1-done_c1", "2-half_c1"), "cpu")
+    )
+    for job in leased:
+        bench.store.complete(job.current_attempt, commit(bench.objects, job.request))
+    bench.store.cancel("shop", cancelled.id)
+    Collector(bench.store, bench.objects, Retention(), bench.clock).finish_purges()
+    assert record_ends(bench.store.database, bench.objects, 100) == 7
+    before = {request.id: bench.restored(request.id) for request in requests}
+    bench.lose()
+    assert sum(bench.rebuild().restored.values()) == 3
+    assert same_family(before[done.id], bench.restored(done.id))
+    assert same_family(before[cancelled.id], bench.restored(cancelled.id))
+    back = bench.restored(half.id)
+    assert (back.status, back.request) == (JobStatus.IN_PROGRESS, half)
+    assert [part.status for part in back.children] == [JobStatus.QUEUED, JobStatus.COMPLETED]
+    assert [job.id for job in bench.store.waiting(9)] == ["2-half_c0"]
+    assert sum(bench.rebuild().restored.values()) == 0
+
+
+def test_candidates_of_a_job_that_ended_are_not_run_again(bench: Bench) -> None:
+    """The service died when the end of the whole was written, and theirs were not."""
+    request = of_several("a", "a")
+    record(bench.objects, bench.store.create(request))
+    for job in bench.store.lease(bench.store.next_epoch(), {"a_c0": "cpu", "a_c1": "cpu"}):
+        bench.store.complete(job.current_attempt, commit(bench.objects, job.request))
+    Collector(bench.store, bench.objects, Retention(), bench.clock).finish_purges()
+    while record_ends(bench.store.database, bench.objects, 100):
+        pass
+    for part in request.parts:
+        bench.objects.delete(keys.end_key(part.id))
+    bench.lose()
+    bench.rebuild()
+    back = bench.restored("a")
+    assert (back.status, back.chosen, back.expired) == (JobStatus.COMPLETED, 0, False)
+    assert [part.status for part in back.children] == [JobStatus.COMPLETED, JobStatus.CANCELLED]
+    assert bench.store.waiting(9) == []
+
+
+def same_family(before: Job, after: Job) -> bool:
+    bare = replace(before, children=()), replace(after, children=())
+    return same(*bare) and all(map(same, before.children, after.children))

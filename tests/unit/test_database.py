@@ -15,7 +15,7 @@ from storage.errors import StoreUnavailable
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.sql import database
 from storage.sql.database import Database, hold
-from storage.sql.tables import row_of
+from storage.sql.rows import row_of
 from tests.postgres import Postgres
 from tests.sample_jobs import make_request, sqlite_url, store_config
 

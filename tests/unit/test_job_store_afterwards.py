@@ -69,7 +69,7 @@ def test_only_a_failed_job_is_retried(store: JobStore) -> None:
 
 
 def test_the_last_word_about_a_video_counts(store: JobStore) -> None:
-    job = store.create(make_request("a"), result=VIDEO)
+    job = store.create(make_request("a"), results=[VIDEO])
     assert job.feedback is None
     first = store.rate("shop", "a", Feedback(-1, ("warped", "größer"), 5.0))
     assert first.feedback == Feedback(-1, ("warped", "größer"), 5.0)
@@ -81,7 +81,7 @@ def test_the_last_word_about_a_video_counts(store: JobStore) -> None:
 
 def test_only_a_completed_video_of_ones_own_is_rated(store: JobStore) -> None:
     store.create(make_request("queued"))
-    store.create(make_request("mine"), result=VIDEO)
+    store.create(make_request("mine"), results=[VIDEO])
     with pytest.raises(IllegalTransition):
         store.rate("shop", "queued", Feedback(1))
     for tenant, job_id in (("rival", "mine"), ("shop", "nobody")):

@@ -7,7 +7,7 @@ import pytest
 from storage.errors import IllegalTransition, StaleAttempt
 from storage.job_store import JobStore, Progress
 from storage.jobs import Attempt, JobEvent, JobStatus, Stage
-from storage.sql.tables import EVENTS_KEPT
+from storage.sql.rows import EVENTS_KEPT
 from tests.sample_jobs import (
     LEASE_S,
     MAX_ATTEMPTS,

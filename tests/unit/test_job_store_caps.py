@@ -83,14 +83,14 @@ def test_a_cap_of_none_lets_nothing_in(store: JobStore, none: Caps) -> None:
 
 def test_results_that_are_there_count_as_creations(store: JobStore, clock: Clock) -> None:
     caps = Caps(tenant_creates_per_minute=2)
-    store.create(make_request("a"), caps=caps, result=VIDEO)
-    store.create(make_request("b"), caps=caps, result=VIDEO)
+    store.create(make_request("a"), caps=caps, results=[VIDEO])
+    store.create(make_request("b"), caps=caps, results=[VIDEO])
     for result in (VIDEO, None):
         with pytest.raises(QuotaExceeded) as refused:
-            store.create(make_request("c"), caps=caps, result=result)
+            store.create(make_request("c"), caps=caps, results=[result])
         assert (refused.value.quota, refused.value.retry_after_s) == ("creates_per_minute", 60)
     clock.now += 60
-    store.create(make_request("c"), caps=caps, result=VIDEO)
+    store.create(make_request("c"), caps=caps, results=[VIDEO])
 
 
 def test_what_is_refused_is_no_creation(store: JobStore) -> None:
@@ -132,11 +132,11 @@ def test_repeats_and_results_that_are_there_pass_the_caps_of_the_queue(store: Jo
     assert store.create(make_request("b"), Idempotency("key", "body"), caps=full) == first
     assert store.create(make_request("a"), caps=full) == first
     full = Caps(0, 0, 0)
-    done = store.create(make_request("c"), caps=full, result=VIDEO)
+    done = store.create(make_request("c"), caps=full, results=[VIDEO])
     assert done.status is JobStatus.COMPLETED
     store.delete("shop", "c")
     with pytest.raises(QueueFull):  # its result is going: it would be work
-        store.create(make_request("d"), caps=full, result=VIDEO)
+        store.create(make_request("d"), caps=full, results=[VIDEO])
 
 
 def test_creations_at_the_same_moment_share_one_cap(store: SqlJobStore) -> None:

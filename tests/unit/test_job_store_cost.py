@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, insert, text, update
 from diffusion.params import Priority
 from storage.job_store import SqlJobStore
 from storage.jobs import JobStatus
+from storage.sql.line import COUNTED, EVERY, KEPT_S, Lines
 from storage.sql.tables import jobs
 from tests.postgres import Postgres
 from tests.sample_jobs import make_request, sqlite_url, store_config
@@ -43,8 +44,10 @@ def test_choosing_costs_postgres_the_same_whatever_the_backlog(postgres: Postgre
 def test_a_place_costs_sqlite_the_same_however_long_the_line(tmp_path: Path) -> None:
     store = SqlJobStore(store_config(sqlite_url(tmp_path)))
     add_backlog(store, 0, 6_000)
+    store.queue_position("backlog-5999")  # takes a picture of the line, for a second
     few = steps(store, lambda: store.queue_position("backlog-5999"))
     add_backlog(store, 6_000, 30_000)
+    store.queue_position("backlog-29999")
     many = steps(store, lambda: store.queue_position("backlog-29999"))
     assert 0 < many < 1.1 * few
     store.close()
@@ -54,16 +57,18 @@ def test_a_place_costs_postgres_the_same_however_long_the_line(postgres: Postgre
     url = postgres.new_database()
     store = SqlJobStore(store_config(url))
     add_backlog(store, 0, 6_000)
+    store.queue_position("backlog-5999")  # takes a picture of the line, for a second
     few = rows_read(store, lambda: store.queue_position("backlog-5999"))
     add_backlog(store, 6_000, 30_000)
+    store.queue_position("backlog-29999")
     many = rows_read(store, lambda: store.queue_position("backlog-29999"))
-    assert 2048 < many < 1.1 * few
+    assert COUNTED < many < 1.1 * few
     store.close()
     postgres.drop(url)
 
 
 @pytest.mark.parametrize("gaps", ["none", "served in front", "cancelled anywhere"])
-def test_a_place_far_back_is_told_within_a_few_percent(store: SqlJobStore, gaps: str) -> None:
+def test_a_place_far_back_is_told_within_a_few(store: SqlJobStore, gaps: str) -> None:
     rows, chance = 30_000, random.Random(7)
     add_backlog(store, 0, rows)
     served_before, cancelled = {
@@ -78,14 +83,31 @@ def test_a_place_far_back_is_told_within_a_few_percent(store: SqlJobStore, gaps:
         with store.database.writing() as db:
             ids = [{"of": f"backlog-{number}"} for number in gone]
             db.execute(out.values(status=JobStatus.CANCELLED), ids)
-    for place in (0, 2_000):
+    for place in (0, COUNTED - 1):
         assert store.queue_position(f"backlog-{left[place]}") == place
-    for place in (3_000, 12_000, len(left) - 1):
+    for place in (COUNTED + 1, 3_000, 12_000, len(left) - 1):
         told = store.queue_position(f"backlog-{left[place]}")
-        assert told == pytest.approx(place, rel=0.05)
+        assert told == pytest.approx(place, abs=EVERY)
     store.create(make_request("batch", priority=Priority.BATCH))
     store.create(make_request("person"))
     assert store.queue_position("person") == 0
+
+
+def test_the_picture_of_a_long_line_is_taken_once_a_second(store: SqlJobStore) -> None:
+    now = 100.0
+    lines = Lines(lambda: now)
+
+    def place(job_id: str) -> int | None:
+        with store.database.reading() as db:
+            return lines.position(db, job_id)
+
+    add_backlog(store, 0, 3_000)
+    assert place("backlog-2999") == pytest.approx(2999, abs=EVERY)
+    with store.database.writing() as db:
+        db.execute(update(jobs).values(status=JobStatus.CANCELLED).where(jobs.c.seq <= 1_500))
+    assert place("backlog-2999") == pytest.approx(2999, abs=EVERY)
+    now += KEPT_S
+    assert place("backlog-2999") == pytest.approx(1499, abs=EVERY)
 
 
 def chooser(store: SqlJobStore) -> Callable[[], None]:

@@ -11,13 +11,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 
 from storage.errors import IllegalTransition, ResultPurged, StaleAttempt, StaleDispatcher
 from storage.job_store import Progress, SqlJobStore
 from storage.jobs import Job, JobRequest, JobStatus, Stage, VideoFile
 from storage.sql import leasing, references, submission
-from storage.sql.tables import deliveries, jobs, row_of
+from storage.sql.rows import row_of
+from storage.sql.tables import deliveries
 from tests.sample_jobs import LEASE_S, VIDEO, lease_next, lease_one, make_request
 
 URL = "https://example.com/hook"
@@ -79,17 +80,17 @@ def test_many_that_register_at_once_have_an_epoch_each(store: SqlJobStore) -> No
 
 
 def test_no_job_adopts_a_result_whose_last_reference_goes(store: SqlJobStore) -> None:
-    store.create(make_request("last"), result=VIDEO)
+    store.create(make_request("last"), results=[VIDEO])
     with ThreadPoolExecutor(1) as pool:
         with store.database.writing() as db:
             references.forget(db, row_of(db, "shop", "last", lock=True), 0.0)
-            adopts = pool.submit(store.create, make_request("b"), result=VIDEO)
+            adopts = pool.submit(store.create, make_request("b"), results=[VIDEO])
             must_wait(adopts)
         assert adopts.result(timeout=10).status is JobStatus.QUEUED
 
 
 def test_no_attempt_completes_with_a_result_whose_last_reference_goes(store: SqlJobStore) -> None:
-    store.create(make_request("last"), result=VIDEO)
+    store.create(make_request("last"), results=[VIDEO])
     store.create(make_request("b"))
     attempt = lease_one(store, store.next_epoch())
     with ThreadPoolExecutor(1) as pool:
@@ -102,12 +103,11 @@ def test_no_attempt_completes_with_a_result_whose_last_reference_goes(store: Sql
 
 
 def test_no_result_goes_that_a_job_is_about_to_adopt(store: SqlJobStore) -> None:
-    store.create(make_request("first"), result=VIDEO)
+    store.create(make_request("first"), results=[VIDEO])
     with ThreadPoolExecutor(1) as pool:
         with store.database.writing() as db:
             assert not references.is_being_purged(db, "shop", VIDEO.result_id)
-            adopting = submission.new_row(make_request("second"), None, VIDEO, 0.0)
-            db.execute(insert(jobs).values(adopting))
+            submission.submit(db, make_request("second"), None, [VIDEO], 0.0)
             deletes = pool.submit(store.delete, "shop", "first")
             must_wait(deletes)
         assert deletes.result(timeout=10).result_id is None
@@ -118,7 +118,7 @@ def test_a_result_is_either_referred_to_or_purged_whoever_is_quicker(store: SqlJ
     for number in range(30):
         video = dataclasses.replace(VIDEO, result_id=f"r{number}")
         for name in ("a", "b"):
-            store.create(make_request(f"{name}{number}"), result=video)
+            store.create(make_request(f"{name}{number}"), results=[video])
         new = make_request(f"new{number}")
 
         def delete(number: int = number) -> None:
@@ -126,7 +126,7 @@ def test_a_result_is_either_referred_to_or_purged_whoever_is_quicker(store: SqlJ
                 store.delete("shop", f"{name}{number}")
 
         def create(new: JobRequest = new, video: VideoFile = video) -> None:
-            store.create(new, result=video)
+            store.create(new, results=[video])
 
         both(delete, create)
         purged = video.result_id in {purge.result_id for purge in store.purges(999)}
@@ -138,7 +138,7 @@ def test_two_last_references_deleted_at_once_leave_one_purge(store: SqlJobStore)
     for number in range(20):
         video = dataclasses.replace(VIDEO, result_id=f"r{number}")
         for name in ("a", "b"):
-            store.create(make_request(f"{name}{number}"), result=video)
+            store.create(make_request(f"{name}{number}"), results=[video])
         both(
             partial(store.delete, "shop", f"a{number}"), partial(store.delete, "shop", f"b{number}")
         )

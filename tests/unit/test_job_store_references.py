@@ -22,7 +22,7 @@ def complete(store: JobStore, job_id: str, video: VideoFile = VIDEO, tenant: str
 
 
 def test_a_job_with_a_result_is_completed_at_once(store: JobStore, clock: Clock) -> None:
-    job = store.create(make_request("a"), result=VIDEO)
+    job = store.create(make_request("a"), results=[VIDEO])
     assert (job.status, job.result) == (JobStatus.COMPLETED, VIDEO)
     assert (job.created_at, job.started_at, job.completed_at) == (clock.now, None, clock.now)
     assert (job.attempt, job.expired) == (0, False)
@@ -32,23 +32,23 @@ def test_a_job_with_a_result_is_completed_at_once(store: JobStore, clock: Clock)
 
 def test_a_repeat_gives_the_job_that_stands_not_the_result(store: JobStore) -> None:
     first = store.create(make_request("a"), Idempotency("key", "body"))
-    assert store.create(make_request("b"), Idempotency("key", "body"), result=VIDEO) == first
-    assert store.create(make_request("a"), result=VIDEO) == first
+    assert store.create(make_request("b"), Idempotency("key", "body"), results=[VIDEO]) == first
+    assert store.create(make_request("a"), results=[VIDEO]) == first
 
 
 def test_a_result_that_is_being_deleted_is_made_anew(store: JobStore) -> None:
-    store.create(make_request("a"), result=VIDEO)
+    store.create(make_request("a"), results=[VIDEO])
     purge = store.delete("shop", "a")
-    again = store.create(make_request("b"), result=VIDEO)
+    again = store.create(make_request("b"), results=[VIDEO])
     assert (again.status, again.result) == (JobStatus.QUEUED, None)
-    assert store.create(make_request("c"), result=OTHER).status is JobStatus.COMPLETED
-    assert store.create(make_request("d", "rival"), result=VIDEO).status is JobStatus.COMPLETED
+    assert store.create(make_request("c"), results=[OTHER]).status is JobStatus.COMPLETED
+    assert store.create(make_request("d", "rival"), results=[VIDEO]).status is JobStatus.COMPLETED
     store.purged(purge)
-    assert store.create(make_request("e"), result=VIDEO).status is JobStatus.COMPLETED
+    assert store.create(make_request("e"), results=[VIDEO]).status is JobStatus.COMPLETED
 
 
 def test_nobody_completes_with_a_result_that_is_being_deleted(store: JobStore) -> None:
-    store.create(make_request("a"), result=VIDEO)
+    store.create(make_request("a"), results=[VIDEO])
     store.create(make_request("b"))
     attempt = lease_one(store, store.next_epoch())
     purge = store.delete("shop", "a")
@@ -82,7 +82,7 @@ def test_a_deletion_takes_the_result_along(config: JobStoreConfig, store: SqlJob
 @pytest.mark.parametrize("order", ["ab", "ba"])
 def test_a_result_goes_with_the_last_job_that_refers_to_it(store: JobStore, order: str) -> None:
     complete(store, "a")
-    store.create(make_request("b"), result=VIDEO)
+    store.create(make_request("b"), results=[VIDEO])
     complete(store, "of-a-rival", tenant="rival")
     complete(store, "other", OTHER)
     deleted = [store.delete("shop", job_id) for job_id in order]

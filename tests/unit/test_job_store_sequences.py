@@ -20,7 +20,7 @@ from diffusion.params import Priority
 from storage.errors import IllegalTransition, StaleAttempt, StorageError
 from storage.job_store import Progress, SqlJobStore
 from storage.jobs import Attempt, Job, JobEvent, JobStatus, Stage
-from storage.sql.tables import EVENTS_KEPT
+from storage.sql.rows import EVENTS_KEPT
 from tests.postgres import Postgres
 from tests.sample_jobs import LEASE_S, MAX_ATTEMPTS, Clock, make_request, store_config, ways_out
 

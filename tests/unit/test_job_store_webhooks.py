@@ -33,7 +33,7 @@ def completed(store: JobStore, clock: Clock) -> None:
 
 
 def completed_at_once(store: JobStore, clock: Clock) -> None:
-    store.create(hooked("a"), result=VIDEO)
+    store.create(hooked("a"), results=[VIDEO])
 
 
 def failed(store: JobStore, clock: Clock) -> None:
@@ -104,13 +104,13 @@ def test_every_end_queues_one_webhook(
 
 
 def test_what_did_not_end_or_asked_for_none_is_not_told(store: SqlJobStore) -> None:
-    store.create(make_request("unasked"), result=VIDEO)
+    store.create(make_request("unasked"), results=[VIDEO])
     key = Idempotency("key", "body")
     store.create(hooked("a"), key)
     epoch = store.next_epoch()
     store.release(lease_one(store, epoch), "preempted")
     attempt = lease_one(store, epoch)
-    store.create(hooked("a"), key, result=VIDEO)  # a repeat
+    store.create(hooked("a"), key, results=[VIDEO])  # a repeat
     store.delete("shop", "unasked")
     with pytest.raises(ResultPurged):
         store.complete(attempt, VIDEO)
@@ -147,7 +147,7 @@ def test_every_end_of_a_job_has_an_id_of_its_own_that_is_not_drawn(
     store.fail(lease_one(store, epoch), "internal", "")
     store.retry("a")
     store.complete(lease_one(store, epoch), VIDEO)
-    store.create(hooked("b"), result=VIDEO)
+    store.create(hooked("b"), results=[VIDEO])
     first = [webhook.id for webhook in queued_webhooks(store)]
     assert len(set(first)) == 4
     with store.database.writing() as db:
@@ -166,11 +166,11 @@ def test_a_webhook_stands_and_falls_with_its_end(
     """The transaction breaks after the webhook was written: neither it nor the end is there."""
     store.create(hooked("a"))
 
-    def breaks(_: object) -> None:
+    def breaks(*_: object) -> None:
         raise RuntimeError("after the webhook")
 
     with monkeypatch.context() as patch:
-        patch.setattr("storage.job_store.to_job", breaks)
+        patch.setattr("storage.sql.families.to_jobs", breaks)
         with pytest.raises(RuntimeError, match="after the webhook"):
             store.cancel("shop", "a")
     assert not store.get("shop", "a").status.is_terminal

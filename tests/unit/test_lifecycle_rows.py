@@ -27,7 +27,7 @@ from tests.sample_jobs import (
 
 def complete(store: SqlJobStore, job_id: str, result_id: str = "r", tenant: str = "shop") -> None:
     video = replace(VIDEO, result_id=result_id)
-    store.create(make_request(job_id, tenant), result=video)
+    store.create(make_request(job_id, tenant), results=[video])
 
 
 def noted(store: SqlJobStore) -> dict[str, str | None]:
@@ -85,7 +85,7 @@ def test_nobody_refers_to_a_result_while_it_is_noted(store: SqlJobStore, clock: 
     complete(store, "a")
     clock.now += 1
     forget(store, clock.now)
-    job = store.create(make_request("b"), result=replace(VIDEO, result_id="r"))
+    job = store.create(make_request("b"), results=[replace(VIDEO, result_id="r")])
     assert job.status is JobStatus.QUEUED
 
 
@@ -203,7 +203,7 @@ def test_a_backlog_of_old_jobs_goes_in_short_transactions_while_new_ones_are_cre
     """`make bench PART=lifecycle` does so with a million and a clock."""
     rows, batch = 5_000, 500
     store = SqlJobStore(store_config(sqlite_url(tmp_path)))
-    store.create(make_request("template"), result=VIDEO)
+    store.create(make_request("template"), results=[VIDEO])
     with store.database.writing() as db:
         insert_copies(db, "template", rows)
     created = 0

@@ -1,5 +1,6 @@
 """From a request to a complete job: presets, explicit values, lengths, sizes, what is drawn."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -249,3 +250,23 @@ def test_warnings_about_the_photo_stay_with_the_job_and_out_of_the_result_id() -
     without = request.to_json().replace(b'"it is small"', b"")
     assert JobRequest.from_json(without).warnings == ()
     assert JobRequest.from_json(without).result_id == request.result_id
+
+
+# --- candidates
+
+
+def test_candidates_differ_by_their_seed_alone() -> None:
+    request = resolved(n=3, select="all", seed=2**63 - 1)
+    assert (request.candidates, request.select) == (3, "all")
+    first, second, _ = request.parts
+    assert [part.sampling.seed for part in request.parts] == [2**63 - 1, 0, 1]
+    assert replace(second.sampling, seed=2**63 - 1) == first.sampling
+    assert len({part.result_id for part in request.parts}) == 3
+    alone = resolved(seed=5)
+    assert alone.parts == (alone,)
+
+
+def test_more_candidates_than_the_server_makes_are_refused() -> None:
+    with pytest.raises(ApiError, match="9 candidates are more than 8") as refused:
+        resolved(n=9)
+    assert (refused.value.status, refused.value.param) == (400, "n")

@@ -92,7 +92,15 @@ def test_what_is_no_result_is_told_apart(data: bytes, told: str) -> None:
 def test_the_caller_sees_the_clip_made_and_what_was_measured_of_it() -> None:
     (candidate,) = Video.of(completed(MEASURED)).candidates
     shown = candidate.model_dump()
-    assert {name: shown.pop(name) for name in ("candidate", "seed")} == {"candidate": 0, "seed": 1}
+    said = {
+        "candidate": 0,
+        "seed": 1,
+        "status": "completed",
+        "selected": True,
+        "kept": True,
+        "error_code": None,
+    }
+    assert {name: shown.pop(name) for name in said} == said
     assert shown == asdict(QUALITY)
 
 

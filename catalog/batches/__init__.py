@@ -1,0 +1,1 @@
+"""Batches: catalogue runs that were asked for by HTTP, from their rows to their ends."""

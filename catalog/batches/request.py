@@ -1,0 +1,68 @@
+"""What a batch was asked for, as it stands in its row, and the run that comes of it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from catalog.results.output import RunOutput
+from catalog.run.config import CatalogConfig
+from catalog.run.options import RunOptions
+from storage import keys
+from storage.batches import Batch
+from storage.object_store import ObjectStore
+
+
+class UploadedManifest(BaseModel):
+    """A file at /v1/files, and all that is needed of it: it may be deleted while the batch runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    sha256: str
+    suffix: str  # of catalog.manifest.source.FORMATS
+
+
+class BatchRequest(BaseModel):
+    """One of `file` and `input_uri`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # of any release
+
+    file: UploadedManifest | None = None
+    input_uri: str | None = None
+    run: dict[str, Any] = Field(default_factory=dict)  # fields of RunOptions
+    dry_run: bool = False
+    completion_window: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+def manifest_key(batch: Batch, file: UploadedManifest) -> str:
+    """Where the uploaded manifest lies for as long as the batch does."""
+    return f"{keys.batch_folder(batch.tenant, batch.id)}/input{file.suffix}"
+
+
+def run_options(
+    batch: Batch, request: BatchRequest, service_bucket: str, config: CatalogConfig
+) -> RunOptions:
+    """Photos are read from the tenant's own folders only: whoever writes a manifest must not read
+    with the service's keys what his own do not open."""
+    own = f"s3://{service_bucket}"
+    if request.file is None:
+        assert request.input_uri is not None
+        manifest_uri = request.input_uri
+    else:
+        manifest_uri = f"{own}/{manifest_key(batch, request.file)}"
+    return RunOptions(
+        **request.run,
+        manifest_uri=manifest_uri,
+        output_uri=batch.output_uri,
+        in_flight=config.in_flight,
+        photo_prefixes=(
+            *config.inputs_of(batch.tenant),
+            f"{own}/{keys.inputs_prefix(batch.tenant)}",
+            f"{own}/{keys.batch_folder(batch.tenant, batch.id)}/",
+        ),
+    )
+
+
+def output_of(options: RunOptions, objects: ObjectStore) -> RunOutput:
+    return RunOutput(objects, options.bucket, options.prefix, options.run_id)

@@ -1,0 +1,71 @@
+"""What became of each row of a batch, page by page."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from catalog.results.row import RowStatus
+from catalog.run.options import job_key
+from storage.object_store import ObjectStoreConfig
+from tests.integration.batch_desk import Desk, drive
+
+
+@pytest.fixture
+def desk(s3: ObjectStoreConfig, tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(s3, tmp_path, max_upload_bytes=1000)
+    with desk.service.http:
+        yield desk
+
+
+def test_items_tell_of_rows_that_are_done_under_way_and_to_come(desk: Desk) -> None:
+    made = desk.create()
+    # Two shards of three rows: the first one is finished, of the second one two rows have begun.
+    drive(desk, made, [RowStatus.OK, RowStatus.FAILED, RowStatus.OK], rows=6)
+    headers = desk.keys["shop"]
+    for row in (3, 4):
+        key = job_key(made["run_id"], row, 0, 0, 0)
+        fields = {"batch_id": made["run_id"], "sku": f"p{row}", "seed": row}
+        desk.service.create(headers=headers, key=key, **fields)
+    items = f"/batches/{made['id']}/items"
+    page = desk.ask("GET", items).json()
+    states = [(item["id"], item["sku"], item["status"]) for item in page["data"]]
+    assert states == [
+        ("row_0", "p0", "ok"),
+        ("row_1", "p1", "failed"),
+        ("row_2", "p2", "ok"),
+        ("row_3", "p3", "queued"),
+        ("row_4", "p4", "queued"),
+        ("row_5", "p5", "pending"),
+    ]
+    assert page["data"][1]["error"] == {"code": "encode_failed", "message": "it broke"}
+    assert page["data"][0]["video_uri"].endswith("/0.mp4")
+    assert not page["has_more"]
+    for status, rows in (("ok", [0, 2]), ("failed", [1]), ("queued", [3, 4]), ("pending", [5])):
+        found = desk.ask("GET", items, params={"status": status}).json()
+        assert [item["row"] for item in found["data"]] == rows, status
+        assert not found["has_more"]
+
+
+@pytest.mark.parametrize("status", [None, "ok", "failed", "pending"])
+def test_pages_of_items_add_up_to_all_of_them(desk: Desk, status: str | None) -> None:
+    made = desk.create()
+    done = [RowStatus.OK if row % 3 else RowStatus.FAILED for row in range(60)]
+    drive(desk, made, done, rows=120, shard_rows=1)  # more shards than a page looks into
+    seen, after = [], None
+    for _ in range(200):
+        params = {"limit": 7, "status": status, "after": after}
+        page = desk.ask(
+            "GET",
+            f"/batches/{made['id']}/items",
+            params={name: value for name, value in params.items() if value is not None},
+        ).json()
+        assert len(page["data"]) <= 7
+        seen += [item["row"] for item in page["data"]]
+        if not page["has_more"]:
+            break
+        after = page["last_id"]
+    failed, whole = [*range(0, 60, 3)], [*range(120)]
+    ok = [row for row in range(60) if row not in failed]
+    expected = {None: whole, "ok": ok, "failed": failed, "pending": whole[60:]}
+    assert seen == expected[status]

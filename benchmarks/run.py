@@ -26,6 +26,10 @@ PARTS = (
     "api",
     "lifecycle",
     "manifest",
+    "catalog",
+    "catalog_plan",
+    "catalog_share",
+    "catalog_busy",
 )
 
 

@@ -65,8 +65,9 @@ class Progress:
     def add(self, row: ResultRow) -> None:
         self.counts.add(row)
         now = time.monotonic()
-        self._ends.append(now)
-        while self._ends[0] < now - _RATE_OVER_S:
+        if row.video_id is not None:  # the others take no time to speak of
+            self._ends.append(now)
+        while self._ends and self._ends[0] < now - _RATE_OVER_S:
             self._ends.popleft()
 
     @property

@@ -169,7 +169,7 @@ def _follow(
     output: RunOutput,
 ) -> None:
     """Until the run ends. A driver that was killed is started again; the service goes on anyway."""
-    restarts = 0
+    restarts = done = 0
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
@@ -181,7 +181,10 @@ def _follow(
         task = bar.add_task("reading the manifest", total=None, words="")
         while True:
             time.sleep(_POLL_S)
-            _show(bar, task, _known_progress(output))
+            progress = _known_progress(output) or {"done": 0}
+            if progress["done"] > done:
+                restarts, done = 0, progress["done"]
+            _show(bar, task, progress)
             job = drivers.find(options.run_id)
             if job is not None and job.is_at_work:
                 continue
@@ -192,7 +195,7 @@ def _follow(
             restarts += 1
             console.print(f"the driver is gone; starting it again ({restarts} of {_RESTARTS})")
             drivers.start(options, tenant, command)
-        _show(bar, task, _known_progress(output))
+        _show(bar, task, _known_progress(output) or {"done": 0})
     if not job.has_succeeded:
         raise RunEnded(_last_line(drivers.logs(options.run_id)) or str(job.status))
     typer.echo(f"{output.uri}/report.html  {_words(read_progress(output) or {})}")
@@ -206,8 +209,8 @@ def _known_progress(output: RunOutput) -> Mapping[str, Any] | None:
         return None
 
 
-def _show(bar: Progress, task: TaskID, progress: Mapping[str, Any] | None) -> None:
-    if progress is not None:
+def _show(bar: Progress, task: TaskID, progress: Mapping[str, Any]) -> None:
+    if progress["done"]:
         bar.update(
             task,
             description="making videos",

@@ -1,0 +1,1 @@
+"""Catalogue runs as they are measured: products, kills, the final table, paced denoisers."""

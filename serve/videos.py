@@ -66,6 +66,9 @@ class Videos:
         self._egress = egress
         self._foresight = foresight
         self.watch = watch
+        self._hourly = {
+            tier.name: tier.cost_per_hour for tier in config.tiers if tier.cost_per_hour is not None
+        }
         limits = config.limits
         self._lingering = Lingering(limits.max_lingering, limits.max_lingering_per_tenant)
         self._wake, self._stop = wake, stop
@@ -208,7 +211,7 @@ class Videos:
             batch_id=batch_id,
         )
         kept_s = self.config.retention.results_s
-        page = [Video.of(job, kept_s=kept_s) for job in jobs[:limit]]
+        page = [Video.of(job, kept_s=kept_s, hourly=self._hourly) for job in jobs[:limit]]
         return VideoList(
             data=page,
             first_id=page[0].id if page else None,
@@ -223,7 +226,8 @@ class Videos:
     def _describe(self, job: Job) -> Video:
         queued = [part for part in job.parts if part.status is JobStatus.QUEUED]
         position = self._jobs.queue_position(queued[0].id) if queued else None
-        return Video.of(job, position, self._eta(job, position), self.config.retention.results_s)
+        kept_s, eta = self.config.retention.results_s, self._eta(job, position)
+        return Video.of(job, position, eta, kept_s, self._hourly)
 
     def _eta(self, job: Job, position: int | None) -> Eta | None:
         """Of what ends last; `position` is that of its first part that waits."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,10 +30,17 @@ class VideoError(BaseModel):
 
 class Usage(BaseModel):
     gpu_seconds: float = Field(description="seconds in the denoiser, of all candidates")
+    cost: float | None = Field(
+        description="of these, at the prices of their tiers today; null: one has no price"
+    )
 
     @classmethod
-    def of(cls, timings: Iterable[Mapping[str, float]]) -> "Usage":
-        return cls(gpu_seconds=sum(of_one.get("denoising", 0.0) for of_one in timings))
+    def of(cls, parts: Iterable[Job], hourly: Mapping[str, float]) -> "Usage":
+        """`hourly`: what a replica of each tier costs an hour, as far as that is known."""
+        seconds = [(_timings(part).get("denoising", 0.0), part.tier or "") for part in parts]
+        costs = [s / 3600 * hourly[tier] for s, tier in seconds if s and tier in hourly]
+        known = all(tier in hourly for s, tier in seconds if s)
+        return cls(gpu_seconds=sum(s for s, _ in seconds), cost=sum(costs) if known else None)
 
 
 class Downgrade(BaseModel):
@@ -122,8 +130,9 @@ class Video(BaseModel):
         queue_position: int | None = None,
         eta: Eta | None = None,
         kept_s: float | None = None,
+        hourly: Mapping[str, float] = MappingProxyType({}),
     ) -> "Video":
-        """`kept_s`: how long results are kept; None: for ever."""
+        """`kept_s`: how long results are kept; None: for ever. `hourly`: costs of the tiers."""
         request, sampling, output = job.request, job.request.sampling, job.request.output
         result, steps = job.result, sampling.num_inference_steps
         made = [job.parts[job.chosen]] if job.chosen is not None else []
@@ -170,7 +179,7 @@ class Video(BaseModel):
             output_fps=output_fps,
             timings={} if job.chosen is None else timings[job.chosen],
             candidates=Candidate.of(job),
-            usage=Usage.of(timings) if made else None,
+            usage=Usage.of(job.parts, hourly) if made else None,
             sku=request.sku,
             batch_id=request.batch_id,
             metadata=dict(request.metadata),

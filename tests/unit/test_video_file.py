@@ -112,3 +112,20 @@ def test_the_caller_of_a_result_that_was_not_measured_sees_nulls() -> None:
 def test_a_video_under_way_has_no_candidates() -> None:
     under_way = replace(completed(MEASURED), status=JobStatus.IN_PROGRESS, result=None)
     assert Video.of(under_way).candidates == []
+
+
+def test_a_video_costs_what_its_tier_costs_for_the_seconds_it_took() -> None:
+    made = replace(completed(VIDEO), tier="a100")  # 0.5 s of denoising
+    priced = Video.of(made, hourly={"a100": 3.6}).usage
+    assert priced is not None
+    assert priced.cost == pytest.approx(0.0005)
+    unpriced = Video.of(made, hourly={"rtx4090": 1.0}).usage
+    assert unpriced is not None
+    assert unpriced.cost is None
+    assert unpriced.gpu_seconds == 0.5
+
+
+def test_a_stored_result_costs_nothing_whoever_has_no_price() -> None:
+    shared = Video.of(replace(completed(VIDEO), attempt=0)).usage
+    assert shared is not None
+    assert (shared.gpu_seconds, shared.cost) == (0, 0)

@@ -28,7 +28,7 @@ UNKNOWN = Advice(
 )
 
 _SEE_MESSAGE = "The message says what the column takes, and what stands there."
-_AGAIN = "Start a new run of the manifest: videos that are there already take no GPU."
+_AGAIN = "Run again with --retry-failed: rows that have their videos keep them."
 
 ADVICE: Mapping[str, Advice] = {
     "image_unsupported": Advice(
@@ -178,6 +178,16 @@ ADVICE: Mapping[str, Advice] = {
         FirstStep.OPERATOR,
         "The tenant's quota is used up.",
         f"Have it raised, or wait until it renews. {_AGAIN}",
+    ),
+    "content_missing": Advice(
+        FirstStep.RUN_AGAIN,
+        "The video's file is not where the service said it is.",
+        f"Somebody may have deleted it from the bucket. {_AGAIN}",
+    ),
+    "idempotency_conflict": Advice(
+        FirstStep.MANIFEST,
+        "The row was sent before with another photo or other values: it changed during the run.",
+        "Begin another run for what has changed.",
     ),
     "content_expired": Advice(
         FirstStep.RUN_AGAIN,

@@ -1,5 +1,6 @@
 """The video service as a run sees it: the HTTP API of `/v1/videos`, asked by many rows at once."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,6 +14,8 @@ Video = dict[str, Any]
 
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 _TIMEOUT_S = 60.0
+_BUSY = (429, 502, 503, 504)
+_FAULT_WAITS_S = (1, 5, 20)
 _POLL_S = 2.0
 
 
@@ -69,25 +72,37 @@ class Service:
         await self._request("POST", f"/v1/videos/{video_id}/cancel")
 
     async def _request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
-        try:
-            response = await self._http.request(method, path, **kwargs)
-        except httpx2.TransportError as e:
-            raise TryLater(f"the service does not answer ({type(e).__name__})", 1.0) from e
-        if not response.is_error:
-            return response
-        error = _error(response)
-        if error is None or response.status_code == 429 or response.status_code >= 500:
-            # Without an envelope it is a proxy that speaks: the API behind it is being restarted.
-            reason = f"{response.status_code} {error['code'] if error else response.text[:100]}"
-            raise TryLater(reason, _retry_after_s(response))
-        if response.status_code in (401, 403):
-            raise NotAllowed(f"{error['message']} ({response.status_code} {error['code']})")
-        raise Refused(error["type"], error["code"], error["message"])
+        for wait_s in (*_FAULT_WAITS_S, None):
+            try:
+                response = await self._http.request(method, path, **kwargs)
+            except httpx2.TransportError as e:
+                raise TryLater(f"the service does not answer ({type(e).__name__})", 1.0) from e
+            if not response.is_error:
+                return response
+            refused = _refused(response)
+            if response.status_code < 500 or wait_s is None:
+                break
+            await asyncio.sleep(wait_s)  # a fault; if it is the row's, the run goes on without it
+        raise refused
 
     @staticmethod
     def _answer(response: httpx2.Response) -> Answer:
         after_ms = response.headers.get("openai-poll-after-ms")
         return Answer(response.json(), _POLL_S if after_ms is None else float(after_ms) / 1e3)
+
+
+def _refused(response: httpx2.Response) -> Refused | NotAllowed:
+    """What an error means that asking again does not change. Raises TryLater for the others."""
+    error, status = _error(response), response.status_code
+    if error is None and status == 404 and response.history:  # the object store's own answer
+        return Refused("not_found_error", "content_missing", f"no object at {response.url.path}")
+    if error is None or status in _BUSY:
+        # Without an envelope it is a proxy that speaks: the API behind it is being restarted.
+        reason = f"{status} {error['code'] if error else response.text[:100]}"
+        raise TryLater(reason, _retry_after_s(response))
+    if status in (401, 403):
+        return NotAllowed(f"{error['message']} ({status} {error['code']})")
+    return Refused(error["type"], error["code"], error["message"])
 
 
 def _error(response: httpx2.Response) -> dict[str, Any] | None:

@@ -86,6 +86,7 @@ def test_cancel_reaches_the_unet_within_a_step(fleet: MultiNode) -> None:
 def test_a_spot_notice_loses_no_step(fleet: MultiNode) -> None:
     job_id = fleet.create(**SLOW)
     fleet.step_reached(job_id, 7)
+    assert fleet.job(job_id).tier == "a100", fleet.replicas()
     fleet.drain_node("a100", seconds=20)
     fleet.until(lambda: len(fleet.job(job_id).events) > 0, 20, lambda: fleet.job(job_id))
     preempted = fleet.job(job_id).events[0]

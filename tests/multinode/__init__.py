@@ -23,12 +23,11 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_SERVE_LOG_TO_STDERR="0",
     RAY_DISABLE_FAILURE_SIGNAL_HANDLER="1",
-    # How soon the head takes a silent node for lost; Ray's default is a minute. Two cores carry
-    # three nodes and their UNets here: one that is starved for some seconds is not lost.
+    # How soon the head takes a silent node for lost; Ray's default is a minute.
     RAY_health_check_initial_delay_ms="1000",
     RAY_health_check_period_ms="1000",
     RAY_health_check_timeout_ms="2000",
-    RAY_health_check_failure_threshold="10",
+    RAY_health_check_failure_threshold="4",
     TRANSFORMERS_VERBOSITY="error",
     DIFFUSERS_VERBOSITY="error",
 )

@@ -1,1 +1,1 @@
-"""Products: presets today; prompts, manifests and catalogue runs as they land."""
+"""Products: presets, categories and prompts; runs over a manifest, their results and reports."""

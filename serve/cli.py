@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from serve import catalog_cli, store_cli
+from serve.commands import catalog_cli, store_cli
 from serve.commands.interrupts import interruptible
 from serve.commands.options import (
     DEFAULT_DATA,

@@ -94,7 +94,10 @@ class Video(BaseModel):
     stage: str | None
     step: int = Field(description="denoising steps done, of all candidates")
     steps: int
-    queue_position: int | None = Field(description="of the first clip that waits")
+    queue_position: int | None = Field(
+        description="of the first clip that waits: clips served before it; exact among the first"
+        " 500 of a priority, further back within 64 and up to a second old"
+    )
     eta_seconds: float | None = Field(description="until it is completed, as foreseen now")
     eta_error: float | None = Field(
         description="how far such forecasts were off lately: median of |real - foreseen| / real"

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from benchmarks.processes import peak_mb
 from catalog.manifest import PinnedManifest, open_source, pin
 from cluster.embedded_s3 import EmbeddedS3
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
@@ -82,7 +83,7 @@ def _pin(config: ObjectStoreConfig, key: str, folder: Path) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "rows_per_s": round(ROWS / seconds),
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb(),
         "pinned_mb": round(pinned.pin.size_bytes / 1e6, 1),
         "bad_rows": sum(pinned.problems.values()),
     }
@@ -103,14 +104,8 @@ def _resume(config: ObjectStoreConfig, key: str, folder: Path) -> dict[str, Any]
         "open_s": round(opened - begun, 3),
         "first_row_s": round(first - begun, 3),
         "ms_per_shard": round(1000 * (time.perf_counter() - first) / 10, 1),
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb(),
     }
-
-
-def _peak_mb() -> float:
-    # Not getrusage: a child's begins with what its parent had.
-    status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return round(int(status["VmHWM"].split()[0]) * 1024 / 1e6, 1)
 
 
 def _columns(skus: int) -> Iterator[dict[str, list[Any]]]:

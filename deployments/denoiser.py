@@ -63,6 +63,7 @@ class Denoised:
     timings: dict[str, float]  # stage -> seconds
     dropped_prompt: str  # the end of the prompt that the text encoder could not take
     resumed_at: int = 0  # steps that an earlier attempt had done
+    peak_vram_bytes: int | None = None  # None: no GPU
 
 
 class Denoiser:
@@ -166,6 +167,7 @@ class Denoiser:
             },
             text.value.prompt.dropped,
             resumed_at,
+            event.peak_memory_bytes,
         )
 
     async def drain(self) -> None:

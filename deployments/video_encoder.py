@@ -15,6 +15,7 @@ from cluster.stage import StageConfig
 from deployments.decoder import Decoded
 from deployments.handover import take
 from deployments.health import Work
+from deployments.provenance import Provenance
 from deployments.quality_meter import QualityMeter
 from deployments.timing import Stopwatch
 from diffusion.params import SamplingParams
@@ -53,6 +54,7 @@ class _Encoded:
     info: VideoInfo
     sha256: str
     timings: dict[str, float]
+    peak_vram_bytes: int | None
     quality: Quality
 
 
@@ -79,8 +81,7 @@ class VideoEncoder:
         sampling: SamplingParams,
         attempt: Attempt,
         decoded: Decoded,
-        timings: dict[str, float],
-        warnings: list[str],
+        provenance: Provenance,
     ) -> VideoFile:
         """Publish the frames behind `decoded` as the result of `request`.
 
@@ -94,7 +95,7 @@ class VideoEncoder:
         photo = await asyncio.to_thread(self._meter.photo, request)
         async with self._lock:
             encoded = await asyncio.to_thread(
-                self._encode, request, sampling, frames, photo, timings, warnings
+                self._encode, request, sampling, frames, photo, provenance
             )
         for stage in ("quality", "interpolation", "video_encoding"):
             metrics.STAGE_SECONDS.observe(encoded.timings[stage], tags={"stage": stage})
@@ -124,15 +125,15 @@ class VideoEncoder:
         sampling: SamplingParams,
         frames: "NDArray[np.uint8]",
         photo: bytes | None,
-        timings: dict[str, float],
-        warnings: list[str],
+        provenance: Provenance,
     ) -> _Encoded:
         measuring, interpolating, encoding = Stopwatch(), Stopwatch(), Stopwatch()
         output = request.output
         with self._work.under_way(), measuring.running():
             quality = self._meter.measure(request, sampling, frames, photo)
+        warnings = [*request.warnings, *provenance.warnings]
         if photo is None:
-            warnings = [*warnings, "the photo was gone: likeness to it and score are not measured"]
+            warnings.append("the photo was gone: likeness to it and score are not measured")
         with interpolating.running():
             played = interpolate(frames, output.inbetweens, self._config.interpolation)
         fps = output.fps * (output.inbetweens + 1)
@@ -153,7 +154,7 @@ class VideoEncoder:
             poster_webp, sheet_webp = poster(played[0]), spritesheet(frames)
         sha256 = hashlib.sha256(video).hexdigest()
         timings = {
-            **timings,
+            **provenance.timings,
             "quality": measuring.seconds,
             "interpolation": interpolating.seconds,
             "video_encoding": encoding.seconds,
@@ -170,8 +171,9 @@ class VideoEncoder:
                 "metadata": dict(request.metadata),
             },
             "timings": timings,
+            "peak_vram_bytes": provenance.peak_vram_bytes,
             "quality": asdict(quality),
-            "warnings": [*request.warnings, *warnings],
+            "warnings": warnings,
         }
         return _Encoded(
             {
@@ -186,6 +188,7 @@ class VideoEncoder:
             info,
             sha256,
             timings,
+            provenance.peak_vram_bytes,
             quality,
         )
 
@@ -241,5 +244,6 @@ def _video_file(request: JobRequest, attempt: Attempt, encoded: _Encoded) -> Vid
         fps=encoded.info.fps,
         seconds=encoded.info.seconds,
         timings=encoded.timings,
+        peak_vram_bytes=encoded.peak_vram_bytes,
         quality=encoded.quality,
     )

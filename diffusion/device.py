@@ -28,6 +28,23 @@ def memory_bytes(device: torch.device, num_gpus: float) -> float | None:
     return torch.cuda.get_device_properties(device).total_memory * min(1.0, num_gpus)
 
 
+class PeakMemory:
+    """The most that this process held of a GPU's memory since `restart`."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+
+    def restart(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    def bytes(self) -> int | None:
+        """Tensors alone, without what the allocator has cached; None on a CPU."""
+        if self._device.type == "cpu":
+            return None
+        return torch.cuda.max_memory_allocated(self._device)
+
+
 @contextmanager
 def within_memory() -> Iterator[None]:
     """Turn the allocator's failure into our OutOfMemory and give back what it had cached, so that

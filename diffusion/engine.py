@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from diffusion.checkpoint import Checkpoint
-from diffusion.device import within_memory
+from diffusion.device import PeakMemory, within_memory
 from diffusion.engine_config import EngineConfig
 from diffusion.errors import (
     CheckpointMismatch,
@@ -43,6 +43,7 @@ class _Live:
     saved_at: float
     saved_step: int
     seconds: float = 0.0
+    peak_memory_bytes: int | None = None
     paused: bool = False
 
 
@@ -61,6 +62,7 @@ class Engine:
         self._clock = clock
         self._live: dict[str, _Live] = {}
         self._calls = UNetCall(model, config)
+        self._memory = PeakMemory(model.device)
         self._memory_rows = max_rows or (lambda _: config.max_rows)
         self._was_patience = False  # the last call went to who had waited too long
         self.steps_done = 0  # of all requests ever
@@ -164,6 +166,7 @@ class Engine:
         lives = {turn.request_id: self._live[turn.request_id] for turn in turns}
         trajectories = [live.trajectory for live in lives.values()]
         begun = time.perf_counter()
+        self._memory.restart()
         try:
             predictions, rungs = self._calls.predict(
                 trajectories, self._max_rows(trajectories[0].bucket)
@@ -180,9 +183,11 @@ class Engine:
         for (request_id, live), prediction in zip(lives.items(), predictions, strict=True):
             events += self._moved(request_id, live, prediction)
             live.waits_since = self._clock()
-        seconds = time.perf_counter() - begun
+        seconds, peak_bytes = time.perf_counter() - begun, self._memory.bytes()
         for live, turn in zip(lives.values(), turns, strict=True):
             live.seconds += seconds * turn.rows / all_rows
+            if peak_bytes is not None:
+                live.peak_memory_bytes = max(peak_bytes, live.peak_memory_bytes or 0)
         return [*events, *self._ended(lives)]
 
     def self_test(self) -> None:
@@ -237,7 +242,9 @@ class Engine:
             if trajectory.is_done:
                 self.leave(request_id)
                 yield Saved(request_id, trajectory.checkpoint())
-                yield Finished(request_id, trajectory.result(), live.seconds)
+                yield Finished(
+                    request_id, trajectory.result(), live.seconds, live.peak_memory_bytes
+                )
             elif request_id in self._live and (
                 trajectory.step - live.saved_step >= self._config.checkpoint_steps
                 or (

@@ -18,6 +18,7 @@ class Finished:
     request_id: str
     latents: Latents
     seconds: float  # of UNet calls, each shared by the rows in it
+    peak_memory_bytes: int | None = None  # on the GPU, with its company and the weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,7 @@ class VideoFile:
     fps: float
     seconds: float
     timings: dict[str, float] = field(default_factory=dict)  # stage -> seconds
+    peak_vram_bytes: int | None = None  # of the denoiser during its steps; None: no GPU
     quality: Quality | None = None  # None: made by a release that did not measure
 
     def to_json(self) -> bytes:
@@ -281,6 +282,14 @@ class Job:
             return None
         made = [part.result and part.result.result_id for part in self.parts]
         return made.index(self.result.result_id)
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds queued, then of each stage; none where its result is an earlier job's."""
+        if self.result is None or not self.attempt:
+            return {}
+        queued = {} if self.started_at is None else {"queued": self.started_at - self.created_at}
+        return queued | self.result.timings
 
     @property
     def current_attempt(self) -> Attempt:

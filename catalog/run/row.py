@@ -153,7 +153,7 @@ def _score(video: Video) -> float:
 def _facts(video: Video) -> dict[str, Any]:
     """Columns of the result, as far as they are known for a video that ended so."""
     width, height = map(int, video["size"].split("x"))
-    usage = video["usage"] or {}
+    usage, timings = video["usage"] or {}, dict(video["timings"])
     best: dict[str, Any] = max(video["candidates"], key=lambda c: c["score"] or 0.0, default={})
     measured = ("score", "subject_first", "subject_mean", "flicker", "warp_error", "motion")
     return {
@@ -168,7 +168,8 @@ def _facts(video: Video) -> dict[str, Any]:
         "frames": video["output_num_frames"],
         "fps": video["output_fps"],
         "seconds": float(video["seconds"]),
-        "timings": video["timings"],
+        "queue_s": timings.pop("queued", None),
+        "timings": timings,
         "gpu_seconds": usage.get("gpu_seconds"),
         "cost": usage.get("cost"),
         "peak_vram_bytes": usage.get("peak_vram_bytes"),

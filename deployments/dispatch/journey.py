@@ -1,7 +1,7 @@
 """The way of one video through the stages."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone
 from deployments.dispatch.verdict import WORKER_LOST
 from deployments.handover import HandoverLost, ReplicaSilent
+from deployments.provenance import Provenance
 from diffusion.params import SamplingParams
 from storage.errors import StoreUnavailable
 from storage.jobs import Job, JobEvent, Stage, VideoFile
@@ -63,9 +64,8 @@ class Journey:
 
         for tries_left in reversed(range(_STAGE_TRIES)):
             decoded = await self._decode(denoised)
-            timings = {**denoised.timings, "decoding": decoded.seconds}
             try:
-                return await self._publish(decoded, timings, _warnings(denoised))
+                return await self._publish(decoded, _provenance(denoised, decoded))
             except HandoverLost:  # the decoder is gone, and the frames with it
                 if tries_left == 0:
                     raise
@@ -109,9 +109,7 @@ class Journey:
             self._note(event)
         return decoded
 
-    async def _publish(
-        self, decoded: Decoded, timings: dict[str, float], warnings: Sequence[str]
-    ) -> VideoFile:
+    async def _publish(self, decoded: Decoded, provenance: Provenance) -> VideoFile:
         """Encode and store; a store that is away must not cost the denoising that was paid for."""
         steps = self._sampling.num_inference_steps
 
@@ -121,8 +119,7 @@ class Journey:
                 self._sampling,
                 self._job.current_attempt,
                 decoded,
-                timings,
-                warnings,
+                provenance,
             )
 
         for wait_s in (*_STORAGE_WAITS_S, None):
@@ -139,9 +136,13 @@ class Journey:
         return video
 
 
-def _warnings(denoised: Denoised) -> list[str]:
+def _provenance(denoised: Denoised, decoded: Decoded) -> Provenance:
     dropped = denoised.dropped_prompt
-    return [f"the prompt was too long; left out: {dropped!r}"] if dropped else []
+    return Provenance(
+        {**denoised.timings, "decoding": decoded.seconds},
+        (f"the prompt was too long; left out: {dropped!r}",) if dropped else (),
+        denoised.peak_vram_bytes,
+    )
 
 
 async def _finished(call: Callable[[], Any]) -> Any:

@@ -63,7 +63,7 @@ def run_show(job_id: str, config: Path | None, data: Path, as_json: bool) -> Non
     for title, rows in (
         ("candidates", [(part.id, _state(part)) for part in job.children]),
         ("timeline (UTC)", _timeline(job, sent)),
-        ("seconds", [(stage, f"{s:.2f}") for stage, s in _timings(job).items()]),
+        ("seconds", [(stage, f"{s:.2f}") for stage, s in job.timings.items()]),
         ("objects", list(_keys(job).items())),
     ):
         table = Table("", "", title=title, title_justify="left", show_header=False, box=None)
@@ -140,11 +140,6 @@ def _timeline(job: Job, sent: list[Delivery]) -> list[tuple[str, str]]:
         words = f"webhook to {delivery.url}: {state}, {delivery.tries} tries"
         happened.append((delivery.created_at, f"{words} {delivery.detail or ''}".strip()))
     return [(_at(at), words) for at, words in sorted(happened)]
-
-
-def _timings(job: Job) -> dict[str, float]:
-    waited = {} if job.started_at is None else {"waiting": job.started_at - job.created_at}
-    return waited | (job.result.timings if job.result else {})
 
 
 def _keys(job: Job) -> dict[str, str]:

@@ -30,6 +30,10 @@ class VideoError(BaseModel):
 
 class Usage(BaseModel):
     gpu_seconds: float = Field(description="seconds in the denoiser, of all candidates")
+    peak_vram_bytes: int | None = Field(
+        description="held on the denoiser's GPU during their steps, its weights and whoever shared"
+        " a step included; null: not made on a GPU"
+    )
     cost: float | None = Field(
         description="of these, at the prices of their tiers today; null: one has no price"
     )
@@ -37,10 +41,16 @@ class Usage(BaseModel):
     @classmethod
     def of(cls, parts: Iterable[Job], hourly: Mapping[str, float]) -> "Usage":
         """`hourly`: what a replica of each tier costs an hour, as far as that is known."""
-        seconds = [(_timings(part).get("denoising", 0.0), part.tier or "") for part in parts]
+        made = [part for part in parts if part.result is not None and part.attempt]
+        seconds = [(part.timings.get("denoising", 0.0), part.tier or "") for part in made]
         costs = [s / 3600 * hourly[tier] for s, tier in seconds if s and tier in hourly]
         known = all(tier in hourly for s, tier in seconds if s)
-        return cls(gpu_seconds=sum(s for s, _ in seconds), cost=sum(costs) if known else None)
+        peaks = [part.result.peak_vram_bytes or 0 for part in made if part.result]
+        return cls(
+            gpu_seconds=sum(s for s, _ in seconds),
+            peak_vram_bytes=max(peaks, default=0) or None,
+            cost=sum(costs) if known else None,
+        )
 
 
 class Downgrade(BaseModel):
@@ -115,7 +125,9 @@ class Video(BaseModel):
     fps: float = Field(description="playback rate of generated frames")
     output_num_frames: int = Field(description="in the file, interpolated ones included")
     output_fps: float = Field(description="playback rate of the file")
-    timings: dict[str, float] = Field(description="seconds of each stage, of the selected clip")
+    timings: dict[str, float] = Field(
+        description="seconds queued and of each stage, of the selected clip"
+    )
     candidates: list[Candidate] = Field(
         description="every clip; where there is but one, empty until it is completed"
     )
@@ -144,7 +156,6 @@ class Video(BaseModel):
         if result is not None:  # it may be a smaller clip than was asked for
             width, height, played = result.width, result.height, result.frames
         output_fps = output.fps * (output.inbetweens + 1)
-        timings = [_timings(part) for part in job.parts]
         return cls(
             id=job.id,
             model=request.model,
@@ -180,7 +191,7 @@ class Video(BaseModel):
             fps=output.fps,
             output_num_frames=played,
             output_fps=output_fps,
-            timings={} if job.chosen is None else timings[job.chosen],
+            timings={} if job.chosen is None else job.parts[job.chosen].timings,
             candidates=Candidate.of(job),
             usage=Usage.of(job.parts, hourly) if made else None,
             sku=request.sku,
@@ -195,11 +206,6 @@ def _expires_at(job: Job, kept_s: float | None) -> int | None:
     if job.status is not JobStatus.COMPLETED or job.completed_at is None or kept_s is None:
         return None
     return int(job.completed_at + kept_s)
-
-
-def _timings(part: Job) -> dict[str, float]:
-    # Without an attempt the result is an earlier job's, which has paid for it.
-    return part.result.timings if part.result is not None and part.attempt else {}
 
 
 _PERCENT_AFTER_DENOISING = {"decoding": 92, "encoding_video": 95, "waiting_storage": 95}

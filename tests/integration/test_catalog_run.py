@@ -84,6 +84,7 @@ class Maker(threading.Thread):
             fps=8.0,
             seconds=2.0,
             timings={"denoising": 1.5},
+            peak_vram_bytes=12 << 30,
             quality=replace(NOISE, score=score),
         )
         service.jobs.complete(attempt, video)
@@ -180,6 +181,8 @@ def test_every_row_has_one_result_and_a_bad_one_says_why(shop: Shop) -> None:
             assert shop.objects.get(key) == row["video_id"].encode()
             assert shop.objects.stat(key.replace(".mp4", ".webp")) is not None
             assert row["gpu_seconds"] == 1.5
+            assert row["peak_vram_bytes"] == 12 << 30
+            assert row["t_queue"] >= 0
     assert summary.complete
     assert summary.tally.rows == 12
     assert b"100 %" in shop.objects.get("runs/one/report.html") or summary.percent == 100

@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.embedded_s3 import EmbeddedS3
 from deployments.decoder import Decoded
+from deployments.provenance import Provenance
 from diffusion.params import SamplingParams
 from serve.client import ServiceError
 from storage import keys
@@ -53,6 +54,7 @@ def test_a_photo_becomes_a_publishable_video_with_all_its_files(
     assert (video["num_frames"], video["fps"], video["seed"]) == (8, 8.0, 3)
     assert (video["output_num_frames"], video["output_fps"]) == (22, 24.0)
     assert set(video["timings"]) == {
+        "queued",
         "text_encoding",
         "image_encoding",
         "denoising",
@@ -275,7 +277,7 @@ def test_video_encoding_scales_alone(handles: Handles) -> None:
             preset="standard",
         )
         return encoder.encode.remote(
-            request, request.sampling, Attempt(request.id, 1, 1), Decoded(frames, 0.0), {}, []
+            request, request.sampling, Attempt(request.id, 1, 1), Decoded(frames, 0.0), Provenance()
         )
 
     watch_scaling("VideoEncoder", (call(n) for n in range(24)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from deployments.decoder import Decoded
+from deployments.provenance import Provenance
 from deployments.video_encoder import VideoEncoder
 from storage import keys
 from storage.errors import ResultDamaged, StoreUnavailable
@@ -30,7 +31,7 @@ def encode(store: ObjectStoreConfig, attempt: Attempt = ATTEMPT) -> VideoFile:
         frames.set_result(clip())
         decoded = Decoded(cast("ray.ObjectRef[object]", frames), 0.1)
         encoder = VideoEncoder(CONFIG, store, PhotoLimits())
-        return await encoder.encode(REQUEST, REQUEST.sampling, attempt, decoded, {}, [])
+        return await encoder.encode(REQUEST, REQUEST.sampling, attempt, decoded, Provenance())
 
     return asyncio.run(run())
 

@@ -9,7 +9,7 @@ from diffusion.decode import decode_latents
 from diffusion.device import open_device
 from diffusion.engine import Engine, denoise
 from diffusion.engine_config import EngineConfig
-from diffusion.events import Degraded, Saved
+from diffusion.events import Degraded, Finished, Saved
 from diffusion.image import encode_image
 from diffusion.model_folder import ModelFolder
 from diffusion.params import Sampler, SamplingParams
@@ -90,6 +90,21 @@ def test_a_clip_moves_from_the_gpu_to_the_cpu(tiny: ModelFolder) -> None:
     cpu.join(there, "clip", wanted, checkpoint=Checkpoint.from_bytes(left.checkpoint.to_bytes()))
     alone = cpu.alone(wanted)
     assert (results(run(there))["clip"] - alone).abs().max() / alone.std() < 1e-2
+
+
+def test_a_clip_tells_the_most_memory_that_its_steps_held(tiny: ModelFolder) -> None:
+    """The weights are in it; a smaller clip afterwards does not inherit a larger one's peak."""
+    device = open_device("cuda", 1, 1)
+    models = Models(tiny, load_denoising_model(tiny, device, torch.float32, "tiny"))
+    held = torch.cuda.memory_allocated(device)
+    peaks = []
+    for side in (256, 64):
+        engine = Engine(models.unet, EngineConfig())
+        models.join(engine, "clip", params(width=side, height=side, num_inference_steps=2))
+        (done,) = (event for event in run(engine) if isinstance(event, Finished))
+        assert done.peak_memory_bytes is not None
+        peaks.append(done.peak_memory_bytes)
+    assert peaks[0] > peaks[1] > held
 
 
 def test_the_card_s_own_out_of_memory_goes_down_the_ladder(tiny: ModelFolder) -> None:

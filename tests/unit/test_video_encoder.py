@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deployments.provenance import Provenance
 from deployments.video_encoder import VideoEncoder, VideoEncoderConfig
 from diffusion.errors import WeightsUnusable
 from storage.jobs import JobRequest, OutputParams
@@ -45,7 +46,8 @@ def clip() -> "np.typing.NDArray[np.uint8]":
 
 def encode(photo: bytes | None, request: JobRequest = REQUEST) -> tuple[Any, dict[str, Any]]:
     encoder = VideoEncoder(CONFIG, NOWHERE, PhotoLimits())
-    encoded = encoder._encode(request, request.sampling, clip(), photo, {"d": 1.0}, ["prompt cut"])
+    provenance = Provenance({"d": 1.0}, ("prompt cut",), 7 << 30)
+    encoded = encoder._encode(request, request.sampling, clip(), photo, provenance)
     return encoded, json.loads(encoded.files["manifest.json"][0])
 
 
@@ -67,6 +69,7 @@ def test_the_clip_is_measured_against_the_photo_as_the_model_was_given_it() -> N
     assert encoded.quality == measure(clip(), fit_photo(PHOTO, 64, 64, Fit.CROP))
     assert encoded.quality.subject_first == pytest.approx(1)
     assert manifest["quality"] == dataclasses.asdict(encoded.quality)
+    assert manifest["peak_vram_bytes"] == encoded.peak_vram_bytes == 7 << 30
     assert set(manifest["timings"]) == {"d", "quality", "interpolation", "video_encoding"}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from serve.schemas import Video
+from serve.schemas.video import Usage
 from storage.errors import ResultDamaged, StorageError
 from storage.jobs import Job, JobStatus, VideoFile
 from storage.lifecycle.records import JobEnd
@@ -123,6 +124,20 @@ def test_a_video_costs_what_its_tier_costs_for_the_seconds_it_took() -> None:
     assert unpriced is not None
     assert unpriced.cost is None
     assert unpriced.gpu_seconds == 0.5
+
+
+def test_the_usage_names_the_most_memory_that_a_candidate_took() -> None:
+    def of(*peaks: int | None) -> int | None:
+        parts = [completed(replace(VIDEO, peak_vram_bytes=peak)) for peak in peaks]
+        return Usage.of(parts, hourly={}).peak_vram_bytes
+
+    assert of(12 << 30, 14 << 30, None) == 14 << 30
+    assert of(None) is None
+
+
+def test_the_time_in_the_queue_is_told_beside_that_of_the_stages() -> None:
+    made = replace(completed(VIDEO), created_at=100.0, started_at=107.5)
+    assert Video.of(made).timings == {"queued": 7.5, "denoising": 0.5}
 
 
 def test_a_stored_result_costs_nothing_whoever_has_no_price() -> None:

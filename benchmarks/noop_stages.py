@@ -12,6 +12,7 @@ from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, StepDone
+from deployments.dispatch.fleet import Replicas
 from deployments.dispatcher import DispatcherConfig
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelConfig
@@ -52,8 +53,8 @@ class EmptyStore:
 class LoneDispatcher(StopwatchDispatcher):
     """Without Serve: every stage has its replica."""
 
-    async def _replica_counts(self) -> dict[str, int]:
-        return {"Denoiser-noop": 1}
+    async def _replica_counts(self) -> dict[str, Replicas]:
+        return {"Denoiser-noop": Replicas(1)}
 
     def __del__(self) -> None:  # type: ignore[override]
         """Serve awaits the real one; here the process ends."""

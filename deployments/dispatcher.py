@@ -21,7 +21,7 @@ from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from deployments.dispatch.adoption import adopt
 from deployments.dispatch.attempts import Attempts
-from deployments.dispatch.fleet import Fleet
+from deployments.dispatch.fleet import Fleet, Replicas
 from deployments.dispatch.foresight import Foresight
 from deployments.dispatch.journey import Stages
 from deployments.dispatch.results import Results, Twins
@@ -219,7 +219,7 @@ class Dispatcher:
                 log.warning("the Serve controller does not answer", exc_info=True)
             else:
                 self._fleet.note_replicas(counts)
-                self._attempts.cancel(self._fleet.stranded())
+                self._attempts.strand(self._fleet.stranded())
                 self._wake.set()
             await asyncio.sleep(self._config.beat_s)
 
@@ -281,11 +281,11 @@ class Dispatcher:
             self._closed = str(e)  # what runs may end: its fence still holds until re-leased
         return None
 
-    async def _replica_counts(self) -> dict[str, int]:
-        """Running replicas of every deployment of this application."""
+    async def _replica_counts(self) -> dict[str, Replicas]:
+        """Those of every deployment of this application."""
         app = serve.get_replica_context().app_name
         status = await asyncio.to_thread(serve.status)
         return {
-            name: deployment.replica_states.get("RUNNING", 0)
+            name: Replicas.of(deployment.replica_states)
             for name, deployment in status.applications[app].deployments.items()
         }

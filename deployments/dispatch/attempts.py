@@ -113,6 +113,14 @@ class Attempts:
             if task := self._tasks.get(attempt):
                 task.cancel()
 
+    def strand(self, attempts: Iterable[Attempt]) -> None:
+        """Cancel these: no replica of their tier is left, and nothing would say so."""
+        for attempt in attempts:
+            if job := self._under_way.get(attempt):
+                self._note(job, JobEvent(time.time(), "worker_lost", f"no {job.tier} is left"))
+                self._fleet.leave(attempt)
+                self.cancel([attempt])
+
     def reporting(self, jobs: Iterable[Job]) -> bool:
         """Whether the attempt of one of these goes on here, and its lease is renewed by a beat."""
         return any(job.current_attempt in self._at for job in jobs)

@@ -23,6 +23,24 @@ log = logging.getLogger(__name__)
 _TOLD_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """Of one deployment, as Serve's controller counts them."""
+
+    running: int
+    leaving: int = 0  # they still serve what they have: their node drains, or Serve looks again
+
+    @classmethod
+    def of(cls, states: Mapping[str, int]) -> "Replicas":
+        """`states`: replicas by Serve's ReplicaState."""
+        leaving = ("PENDING_MIGRATION", "RECOVERING", "UPDATING")
+        return cls(states.get("RUNNING", 0), sum(states.get(state, 0) for state in leaving))
+
+    @property
+    def are_gone(self) -> bool:
+        return self.running + self.leaving == 0
+
+
 @dataclass(slots=True)
 class Clip:
     """A job that holds a slot of a tier."""
@@ -40,7 +58,8 @@ class Tier:
         self.config = config
         self.denoiser = denoiser.options(stream=True)
         self.replica_handle = denoiser
-        self.replicas = config.min_replicas  # that run
+        self.replicas = config.min_replicas  # that run, and take clips
+        self.is_gone = False  # not even one that leaves is left
         self.clips: dict[Attempt, Clip] = {}
 
     @property
@@ -87,24 +106,25 @@ class Fleet:
         for tier in self.tiers.values():
             tier.clips.pop(attempt, None)
 
-    def note_replicas(self, counts: Mapping[str, int]) -> None:
-        """Take in the running replicas of every deployment, by its name."""
+    def note_replicas(self, counts: Mapping[str, Replicas]) -> None:
+        """Take in the replicas of every deployment, by its name."""
         for tier in self.tiers.values():
-            tier.replicas = counts.get(tier.config.deployment_name, 0)
+            found = counts.get(tier.config.deployment_name, Replicas(0))
+            tier.replicas, tier.is_gone = found.running, found.are_gone
         may_be_empty = {
             tier.config.deployment_name
             for tier in self.tiers.values()
             if self._some_tier_runs or tier.config.min_replicas == 0
         }
-        self.missing = [n for n, count in counts.items() if count == 0 and n not in may_be_empty]
+        self.missing = [
+            n for n, found in counts.items() if found.are_gone and n not in may_be_empty
+        ]
 
     def stranded(self) -> Iterable[Attempt]:
         """Attempts that wait for a tier whose last replica is gone, while another tier runs."""
         if not self._some_tier_runs:
             return ()
-        return [
-            attempt for tier in self.tiers.values() if tier.replicas == 0 for attempt in tier.clips
-        ]
+        return [attempt for tier in self.tiers.values() if tier.is_gone for attempt in tier.clips]
 
     async def hand_out(self) -> None:
         """Have the denoisers save every clip and give it back: their calls end as Preempted."""

@@ -3,10 +3,11 @@
 import asyncio
 import errno
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone
+from deployments.dispatch.fleet import Replicas
 from deployments.dispatch.verdict import Retry, judge
 from deployments.dispatcher import Dispatcher, DispatcherConfig
 from diffusion.errors import (
@@ -130,15 +132,18 @@ class Handle:
 
 class Watched(Dispatcher):
     counts: dict[str, int] | None = None  # None: the controller does not answer
+    leaving: Mapping[str, int] = MappingProxyType({})
 
     def __del__(self) -> None:  # type: ignore[override]
         """Serve awaits the real one; a test that is over has nothing to drain."""
 
-    async def _replica_counts(self) -> dict[str, int]:
+    async def _replica_counts(self) -> dict[str, Replicas]:
         if self.counts is None:
             await asyncio.sleep(3600)
         assert self.counts is not None
-        return self.counts
+        return {
+            name: Replicas(count, self.leaving.get(name, 0)) for name, count in self.counts.items()
+        }
 
 
 class Rig:
@@ -834,9 +839,43 @@ def test_a_job_leaves_a_tier_at_rest_that_lost_its_replica(tmp_path: Path) -> No
         while not rig.denoisers[0].calls:
             await asyncio.sleep(0.01)
         dispatcher.counts = {"Denoiser-spot": 0, "Denoiser-own": 1}
-        assert (await rig.until("job", JobStatus.COMPLETED)).tier == "own"
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert job.tier == "own"
+        assert [event.kind for event in job.events] == ["worker_lost"]
 
     run(scenario)
+
+
+def test_a_clip_on_a_node_that_drains_is_left_to_hand_itself_out(tmp_path: Path) -> None:
+    """Serve counts its replica no more as running; it still is, and takes no new clip."""
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.tiers = [TierConfig(name="spot", min_replicas=0, tflops=99), TierConfig(name="own")]
+        rig.counts = {"Denoiser-spot": 1, "Denoiser-own": 1}
+        rig.gates[0] = asyncio.Event()
+        dispatcher = await rig.start()
+        await asyncio.sleep(0.1)
+        rig.jobs.create(make_request("job"))
+        while not rig.denoisers[0].calls:
+            await asyncio.sleep(0.01)
+        dispatcher.counts = {"Denoiser-spot": 0, "Denoiser-own": 1}
+        dispatcher.leaving = {"Denoiser-spot": 1}
+        rig.jobs.create(make_request("next"))
+        assert (await rig.until("next", JobStatus.COMPLETED)).tier == "own"
+        await asyncio.sleep(0.5)  # several counts of the replicas
+        rig.gates[0].set()
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert (job.tier, job.attempt, job.events) == ("spot", 1, ())
+
+    run(scenario)
+
+
+def test_replicas_that_are_moved_looked_at_again_or_updated_are_not_gone() -> None:
+    for state in ("RUNNING", "PENDING_MIGRATION", "RECOVERING", "UPDATING"):
+        assert not Replicas.of({state: 1, "STOPPING": 1}).are_gone
+    assert Replicas.of({"STARTING": 1, "STOPPING": 1}).are_gone
+    assert Replicas.of({"PENDING_MIGRATION": 2}).running == 0
 
 
 async def commit_results(rig: Rig) -> Watched:

@@ -13,7 +13,7 @@ from cluster.cost import CostModel
 from cluster.eta import Snapshot, TierState, Work, eta_s
 from cluster.ladder import Floor
 from cluster.tiers import TierConfig
-from deployments.dispatch.fleet import Fleet
+from deployments.dispatch.fleet import Fleet, Replicas
 from deployments.dispatch.foresight import Foresight
 from diffusion.model_folder import ModelConfig
 from diffusion.params import Priority, SamplingParams
@@ -188,7 +188,7 @@ def a_fleet(**replicas: int) -> Fleet:
     cost = CostModel(ARCHITECTURE, TIERS, ModelConfig(source="i2vgen-xl"), {})
     floor = Floor(area_px=512**2, num_frames=16, size_multiple=64)
     fleet = Fleet(TIERS, [cast(Any, _NoHandle())] * len(TIERS), cost, floor)
-    fleet.note_replicas({f"Denoiser-{name}": count for name, count in replicas.items()})
+    fleet.note_replicas({f"Denoiser-{name}": Replicas(count) for name, count in replicas.items()})
     return fleet
 
 

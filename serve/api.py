@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 from deployments.egress.client import Egress
 from diffusion.model_folder import ModelCard
-from serve.admission import Admission
-from serve.auth import Authenticator, authenticator
-from serve.batches import Batches
 from serve.config import AppConfig
-from serve.contents import Contents
-from serve.files import Files
-from serve.foresight import Foresight
-from serve.memory import MemoryBudget
-from serve.readiness import Readiness
-from serve.store_threads import StoreThreads
-from serve.videos import Videos
-from serve.watch import Watch
+from serve.edge.auth import Authenticator, authenticator
+from serve.edge.memory import MemoryBudget
+from serve.services.admission import Admission
+from serve.services.batches import Batches
+from serve.services.contents import Contents
+from serve.services.files import Files
+from serve.services.foresight import Foresight
+from serve.services.readiness import Readiness
+from serve.services.store_threads import StoreThreads
+from serve.services.videos import Videos
+from serve.services.watch import Watch
 from storage.batches import SqlBatches
 from storage.facts import SqlFacts
 from storage.files import SqlFiles

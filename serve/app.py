@@ -35,11 +35,11 @@ from deployments.text_encoder import TextEncoder
 from deployments.video_encoder import VideoEncoder
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelCard, ModelFolder
-from serve.admission import Admission
 from serve.api import DispatcherLine, open_api
 from serve.catalog_driver import driver_command
 from serve.config import AppConfig, ConfigError, parse
 from serve.http_api import create_app
+from serve.services.admission import Admission
 from storage.object_store import S3ObjectStore
 from video.photo_pool import PhotoPool
 

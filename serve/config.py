@@ -45,9 +45,9 @@ from deployments.housekeeper import HousekeeperConfig
 from deployments.text_encoder import TextEncoderConfig
 from deployments.video_encoder import VideoEncoderConfig
 from diffusion.model_folder import ModelConfig
-from serve.auth import AuthConfig
 from serve.config_origins import Given, settings_in_force
-from serve.limits import Limits
+from serve.edge.auth import AuthConfig
+from serve.edge.limits import Limits
 from storage.job_store import JobStoreConfig
 from storage.lifecycle.retention import Retention
 from storage.object_store import ObjectStoreConfig

@@ -130,7 +130,7 @@ ANSWERED = (
     CatalogError,
     ResultsError,
 )
-"""What `respond` is registered for; anything else is answered by serve.middleware.RequestId."""
+"""What `respond` is registered for; serve.edge.middleware.RequestId answers anything else."""
 
 
 def as_api_error(error: Exception) -> ApiError:

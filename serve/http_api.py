@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from serve.api import Api
+from serve.edge.middleware import BodyLimit, HeadAsGet, RequestId
+from serve.edge.rate import RateLimitHeaders
 from serve.errors import ANSWERED, REQUEST, ApiError, respond, unknown_parameter
-from serve.middleware import BodyLimit, HeadAsGet, RequestId
-from serve.rate import RateLimitHeaders
 from serve.routes.batches import batch_routes
 from serve.routes.content import content_routes
 from serve.routes.discovery import discovery_routes

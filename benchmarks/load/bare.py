@@ -13,10 +13,10 @@ from cluster.cost import CostModel
 from cluster.ladder import Floor
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelCard, ModelFolder
-from serve.admission import Admission
 from serve.api import DispatcherLine, open_api
 from serve.config import load
 from serve.http_api import create_app
+from serve.services.admission import Admission
 from video.photo_pool import PhotoPool
 
 

@@ -42,8 +42,8 @@ def _preview_at(url: str, api_key: str | None, fields: dict[str, str]) -> dict[s
 def _preview_here(fields: dict[str, str], config: Path | None) -> dict[str, Any]:
     from serve.config import ConfigError, load
     from serve.errors import ApiError, from_validation
-    from serve.resolve import prompt_for
     from serve.schemas import PromptFields, PromptPreview
+    from serve.services.resolve import prompt_for
 
     try:
         said = PromptFields.model_validate(fields)

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from catalog.batches.items import ItemStatus
-from serve.auth import Authenticator
-from serve.batches import Batches
-from serve.create_request import read_json
-from serve.idempotency import IdempotencyKey
+from serve.edge.auth import Authenticator
+from serve.edge.idempotency import IdempotencyKey
 from serve.schemas import Batch, BatchItemList, BatchList, CreateBatch
+from serve.services.batches import Batches
+from serve.services.create_request import read_json
 from storage.job_contract import Idempotency
 from storage.tenants import Tenant
 

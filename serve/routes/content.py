@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from serve.contents import Contents, Variant
-from serve.memory import share_of
-from serve.middleware import is_head
-from serve.rfc9110 import is_known, parse_range
+from serve.edge.memory import share_of
+from serve.edge.middleware import is_head
+from serve.edge.rfc9110 import is_known, parse_range
+from serve.services.contents import Contents, Variant
 from storage.tenants import Tenant
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from serve.create_request import form_fields
+from serve.edge.idempotency import IdempotencyKey
+from serve.edge.memory import share_of
+from serve.edge.middleware import is_head
 from serve.errors import unknown_parameter
-from serve.files import MANIFEST_TYPES, Files
-from serve.idempotency import IdempotencyKey
-from serve.memory import share_of
-from serve.middleware import is_head
 from serve.schemas import CreateFile, File, FileDeleted, FileList, file_body_schema
+from serve.services.create_request import form_fields
+from serve.services.files import MANIFEST_TYPES, Files
 from storage.tenants import Tenant
 
 _CONTENTS: dict[str, Any] = {"image/*": {}} | {name: {} for name in MANIFEST_TYPES.values()}

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Response
 
-from serve.readiness import Readiness
 from serve.schemas import Health, ReadinessReport
+from serve.services.readiness import Readiness
 
 
 def health_routes(readiness: Readiness) -> APIRouter:

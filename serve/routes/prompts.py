@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 
 from serve.config import AppConfig
-from serve.create_request import read_json
-from serve.resolve import prompt_for
 from serve.schemas import PromptFields, PromptPreview
+from serve.services.create_request import read_json
+from serve.services.resolve import prompt_for
 from storage.tenants import Tenant
 
 

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse
 
-from serve.auth import Authenticator
-from serve.create_request import read_create, read_json
-from serve.events import no_events
-from serve.idempotency import IdempotencyKey
-from serve.middleware import is_head
-from serve.rfc9110 import is_known
+from serve.edge.auth import Authenticator
+from serve.edge.idempotency import IdempotencyKey
+from serve.edge.middleware import is_head
+from serve.edge.rfc9110 import is_known
 from serve.schemas import Video, VideoDeleted, VideoFeedback, VideoList, create_body_schema
-from serve.videos import Videos
+from serve.services.create_request import read_create, read_json
+from serve.services.events import no_events
+from serve.services.videos import Videos
 from storage.job_contract import Idempotency
 from storage.jobs import JobStatus
 from storage.tenants import Tenant
@@ -34,9 +34,9 @@ Prefer = Annotated[
     ),
 ]
 _EVENTS = (
-    "a `status` event (serve.events.VideoStatus as JSON) per change, the last one at the end; while"
-    " it is queued, also when its place or ETA has changed, with the same id. Ends early when the"
-    " API key is revoked"
+    "a `status` event (VideoStatus of serve.services.events, as JSON) per change, the last one at"
+    " the end; while it is queued, also when its place or ETA has changed, with the same id. Ends"
+    " early when the API key is revoked"
 )
 _CREATED = "accepted; ended already (waited for, or the same video was made before)"
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from diffusion.params import Priority
-from serve.foresight import Eta
 from serve.schemas.candidate import Candidate
+from serve.services.foresight import Eta
 from storage.jobs import Feedback, Job, JobEvent, JobStatus, Select
 
 MEMORY_LADDER = (

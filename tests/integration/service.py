@@ -14,12 +14,12 @@ from cluster.cost import CostModel
 from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from diffusion.model_folder import ModelCard, ModelConfig
-from serve.admission import Admission
 from serve.api import DispatcherLine, open_api
-from serve.auth import AuthConfig
 from serve.config import AppConfig
+from serve.edge.auth import AuthConfig
+from serve.edge.limits import Limits as ServerLimits
 from serve.http_api import create_app
-from serve.limits import Limits as ServerLimits
+from serve.services.admission import Admission
 from storage import keys
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.jobs import Job, VideoFile

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serve.events import Pace
+from serve.services.events import Pace
 from storage.jobs import JobStatus
 from storage.object_store import ObjectStoreConfig
 from storage.tenants import SqlTenants
@@ -131,7 +131,7 @@ def test_a_url_that_expires_is_not_kept(service: Service) -> None:
 def test_a_stream_ends_when_its_key_is_revoked(
     shops: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.videos.PACE", Pace(refresh_s=0.2, check_s=0.5))
+    monkeypatch.setattr("serve.services.videos.PACE", Pace(refresh_s=0.2, check_s=0.5))
     key = shops.key("shop-a")
     video_id = shops.create(headers=key).json()["id"]
     tenants = SqlTenants(shops.jobs.database)

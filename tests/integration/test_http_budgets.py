@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serve.limits import Limits
+from serve.edge.limits import Limits
 from storage.lifecycle.collector import Collector
 from storage.object_store import ObjectStoreConfig
 from storage.tenants import Quota

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serve.readiness import Readiness
+from serve.services.readiness import Readiness
 from storage.errors import StoreUnavailable
 from storage.object_store import ObjectStoreConfig
 from storage.tenants import Quota

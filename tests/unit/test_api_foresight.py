@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.eta import FACT, Snapshot
-from serve.foresight import Foresight
+from serve.services.foresight import Foresight
 from storage.facts import SqlFacts
 from storage.job_store import SqlJobStore
 from tests.sample_jobs import Clock

@@ -9,9 +9,9 @@ import pytest
 from fastapi import Depends, FastAPI, Response
 from fastapi.testclient import TestClient
 
-from serve.auth import AuthConfig, authenticator
+from serve.edge.auth import AuthConfig, authenticator
+from serve.edge.rate import RateLimitHeaders
 from serve.errors import ANSWERED, as_api_error, respond
-from serve.rate import RateLimitHeaders
 from storage.errors import (
     FileNotFound,
     IllegalTransition,

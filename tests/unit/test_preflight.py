@@ -13,8 +13,8 @@ from cluster.exposure import Exposed, is_loopback, require_closed
 from cluster.preflight import check_exposure, check_tiers
 from cluster.stage import StageConfig
 from cluster.tiers import TierConfig
-from serve.auth import AuthConfig
 from serve.config import load
+from serve.edge.auth import AuthConfig
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 

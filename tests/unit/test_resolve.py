@@ -13,8 +13,8 @@ from diffusion.model_folder import ModelCard, ModelConfig
 from serve.commands import LOCAL_CONFIG
 from serve.config import AppConfig, load
 from serve.errors import ApiError, from_validation
-from serve.resolve import resolve
 from serve.schemas import CreateVideo
+from serve.services.resolve import resolve
 from storage.jobs import JobRequest
 from video.photo import PhotoFacts
 

@@ -17,10 +17,10 @@ from sqlalchemy import event
 from sse_starlette import EventSourceResponse
 from sseclient import SSEClient
 
-from serve.events import Pace, event_stream
-from serve.foresight import Eta
 from serve.schemas import Video
-from serve.watch import Watch
+from serve.services.events import Pace, event_stream
+from serve.services.foresight import Eta
+from serve.services.watch import Watch
 from storage.errors import StoreUnavailable
 from storage.job_contract import Progress
 from storage.job_store import JobStoreConfig, SqlJobStore

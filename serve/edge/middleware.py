@@ -7,8 +7,8 @@ import uuid
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.edge.memory import SHARE, MemoryBudget
 from serve.errors import REQUEST, ApiError, respond
-from serve.memory import SHARE, MemoryBudget
 
 _HEAD = "is_head"
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")

@@ -4,9 +4,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import Literal
 
+from serve.edge.memory import Share
 from serve.errors import CONFLICT, NOT_FOUND, ApiError
-from serve.memory import Share
-from serve.store_threads import StoreThreads
+from serve.services.store_threads import StoreThreads
 from storage import keys
 from storage.errors import ObjectNotFound
 from storage.job_contract import JobStore

@@ -17,7 +17,7 @@ from serve.config import AppConfig
 from serve.errors import PERMISSION, REQUEST, ApiError
 from serve.schemas import Batch, BatchItem, BatchItemList, BatchList, CreateBatch
 from serve.schemas.batches import item_id
-from serve.store_threads import StoreThreads
+from serve.services.store_threads import StoreThreads
 from storage import keys
 from storage.batches import Batch as StoredBatch
 from storage.batches import SqlBatches

@@ -14,8 +14,8 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve.edge.rate import FailureRate, RequestRate
 from serve.errors import AUTHENTICATION, CHALLENGE, ApiError
-from serve.rate import FailureRate, RequestRate
 from storage.errors import StoreUnavailable, UnknownKey
 from storage.tenants import Quota, SqlTenants, Tenant
 

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from serve.schemas import Video
 from serve.schemas.video import VideoError
-from serve.watch import Watch
+from serve.services.watch import Watch
 from storage.errors import StoreUnavailable
 from storage.jobs import Job, JobStatus
 

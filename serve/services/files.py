@@ -8,10 +8,10 @@ from typing import Literal
 
 import uuid_utils
 
+from serve.edge.memory import Share
 from serve.errors import REQUEST, ApiError
-from serve.memory import Share
 from serve.schemas import CreateFile, File, FileList
-from serve.store_threads import StoreThreads
+from serve.services.store_threads import StoreThreads
 from storage import keys
 from storage.errors import FileNotFound, IdempotencyConflict
 from storage.files import SqlFiles, StoredFile

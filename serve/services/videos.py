@@ -12,20 +12,20 @@ from sse_starlette import EventSourceResponse
 from deployments.egress.client import Egress
 from deployments.egress.webhooks import check_webhook_url
 from diffusion.model_folder import ModelCard
-from serve.admission import Admission
 from serve.config import AppConfig
-from serve.contents import part_of
-from serve.create_request import PhotoSource, RemoteImage, UploadedFile
+from serve.edge.lingering import Lingering
+from serve.edge.memory import MemoryBudget, Share
 from serve.errors import ApiError
-from serve.events import PACE, MayListen, event_stream
-from serve.files import Files
-from serve.foresight import Eta, Foresight
-from serve.lingering import Lingering
-from serve.memory import MemoryBudget, Share
-from serve.resolve import resolve
 from serve.schemas import CreateVideo, Video, VideoFeedback, VideoList
-from serve.store_threads import StoreThreads
-from serve.watch import Watch
+from serve.services.admission import Admission
+from serve.services.contents import part_of
+from serve.services.create_request import PhotoSource, RemoteImage, UploadedFile
+from serve.services.events import PACE, MayListen, event_stream
+from serve.services.files import Files
+from serve.services.foresight import Eta, Foresight
+from serve.services.resolve import resolve
+from serve.services.store_threads import StoreThreads
+from serve.services.watch import Watch
 from storage import keys
 from storage.job_contract import Caps, Idempotency, JobStore
 from storage.jobs import Feedback, Job, JobRequest, JobStatus

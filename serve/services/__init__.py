@@ -1,0 +1,1 @@
+"""What the API can do, without HTTP: the routes ask these."""

@@ -1,10 +1,13 @@
-"""How a replica learns that it must leave: Serve stops it, or its node is drained (spot notice).
+"""How a replica learns that it must leave: Serve stops it, its node is drained (spot notice), or
+its process is told to end.
 
 Serve tells a replica only when its requests have ended, and a clip lasts longer than the grace.
 """
 
 import asyncio
+import ctypes
 import logging
+import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +16,19 @@ import ray
 log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM ends this process at once, for a replica that holds handles of other deployments.
+
+    Ray's own handler waits until every call that the process has made is answered, and the long
+    poll of Serve's handles is always among them: the replica took no request any more and did not
+    end, until Serve's controller gave it up after 90 s (Ray 2.60). Signals are Python's main
+    thread's business, which Ray keeps, so this goes by the C library.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    libc.signal(signal.SIGTERM, None)  # SIG_DFL
 
 
 class LeaveNotice:

@@ -31,6 +31,7 @@ from deployments.denoiser import Denoiser
 from deployments.dispatcher import Dispatcher
 from deployments.housekeeper import Housekeeper
 from deployments.image_encoder import ImageEncoder
+from deployments.leaving import end_on_sigterm
 from deployments.text_encoder import TextEncoder
 from deployments.video_encoder import VideoEncoder
 from diffusion.memory import Architecture
@@ -118,6 +119,7 @@ class VideoAPI:
         dispatcher: DeploymentHandle,
         _housekeeper: DeploymentHandle,  # bound here so that Serve deploys it; nobody calls it
     ):
+        end_on_sigterm()
         self._dispatcher = dispatcher
         self._photos = PhotoPool(config.limits.photo_pool, config.limits.photo)
         line = DispatcherLine(

@@ -146,7 +146,7 @@ _WAYS: tuple[tuple[str, Spoil], ...] = (
     ("bad_text", _with(prompt="turn " * 2001)),
     ("bad_seconds", _with(seconds="an hour")),
     ("bad_seed", _with(seed="-1")),
-    ("bad_n", _with(n="17")),
+    ("bad_n", _with(n="101")),
     ("bad_priority", _with(priority="at once")),
     ("bad_metadata", _with(metadata_json='{"season": ')),
     ("bad_encoding", lambda product, _: _NOT_UTF8 + _line(product)),

@@ -80,10 +80,10 @@ COLUMNS: Mapping[str, Column] = {
     ),
     "n": Column(
         ProblemCode.BAD_N,
-        "a whole number from 1 to 16",
-        r"^[0-9]{1,2}$",
+        "a whole number from 1 to 100",
+        r"^[0-9]{1,3}$",
         number=pa.int64(),
-        bounds=(1, 16),
+        bounds=(1, 100),
         type=pa.int64(),
     ),
     "priority": Column(

@@ -24,6 +24,7 @@ def discovery_routes(
             size_multiple=model.size_multiple,
             max_area_px=config.limits.max_area_px,
             max_prompt_chars=config.limits.max_prompt_chars,
+            max_candidates=config.limits.max_candidates,
             max_photo_bytes=config.limits.photo.max_bytes,
             max_photo_pixels=config.limits.photo.max_pixels,
             min_photo_side_px=config.limits.photo.min_side_px,

@@ -17,6 +17,7 @@ class Limits(BaseModel):
     min_num_frames: int = 8
     max_num_frames: int = 32
     max_prompt_chars: int
+    max_candidates: int
     max_photo_bytes: int
     max_photo_pixels: int
     min_photo_side_px: int

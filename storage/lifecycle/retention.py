@@ -22,7 +22,12 @@ class Retention(BaseModel):
         _DAY_S, gt=0, description="files of tries that failed or lost, after the job has ended"
     )
     checkpoints_s: float | None = Field(_DAY_S, gt=0, description="of jobs that have ended")
-    rows_s: float | None = Field(None, gt=0, description="jobs that have ended, videos included")
+    rows_s: float | None = Field(
+        None,
+        gt=0,
+        description="jobs that have ended, videos included; batches, and what they wrote where they"
+        " were given no prefix of their own",
+    )
     deliveries_s: float | None = Field(7 * _DAY_S, gt=0, description="webhooks that are over")
     endpoints_s: float | None = Field(
         30 * _DAY_S, gt=0, description="webhook addresses that answered 410; then tried again"

@@ -23,7 +23,7 @@ def test_the_openai_client_runs_a_batch_of_its_own_lines(live: LiveCluster) -> N
     photo = client.files.create(file=("watch.jpg", PHOTO.read_bytes()), purpose="vision")
     # Two rows of equal seeds, which share a result.
     lines = [request_line(f"watch-{number}", photo.id, seed=number % 4) for number in range(5)]
-    lines.append(request_line("nowhere", photo.id, n=99))
+    lines.append(request_line("nowhere", photo.id, n=101))
     data = "\n".join(map(json.dumps, lines)).encode()
     file = client.files.create(file=("requests.jsonl", data), purpose="batch")
     assert client.files.content(file.id).read() == data

@@ -203,6 +203,7 @@ def test_models_and_presets_say_what_may_be_asked_for(service: Service) -> None:
     assert model.id == "tiny-random"
     limits = service.http.get("/v1/models").json()["data"][0]["limits"]
     assert limits["size_multiple"] == 16
+    assert limits["max_candidates"] == 8
     presets = {preset["id"]: preset for preset in service.http.get("/v1/presets").json()["data"]}
     assert set(presets) == {"preview", "standard", "high"}
     assert presets["standard"]["num_inference_steps"] == 50

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from storage import keys
+from storage.batches import Batch, SqlBatches
 from storage.errors import ResultPurged, StoreUnavailable
 from storage.job_store import SqlJobStore
 from storage.jobs import Job, JobRequest, JobStatus
@@ -16,6 +18,7 @@ from storage.lifecycle.collector import Collector
 from storage.lifecycle.records import record_ends
 from storage.lifecycle.retention import Retention
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
+from storage.sql.tables import batches
 from storage.tenants import SqlTenants
 from tests.integration.bucket import (
     all_keys,
@@ -285,6 +288,29 @@ def test_old_jobs_are_forgotten_with_all_they_have(
     assert fresh.result is not None
     assert objects.stat(fresh.result.video_key) is not None
     assert not any("old" in key for key in all_keys(objects))
+
+
+def test_old_batches_are_forgotten_with_what_they_wrote_and_live_ones_stay(
+    store: SqlJobStore,
+    objects: S3ObjectStore,
+    collect: Callable[[Retention], Collector],
+    clock: Clock,
+) -> None:
+    collector = collect(SOON.model_copy(update={"rows_s": 1000.0}))
+    kept = SqlBatches(store.database, clock)
+    for batch_id in ("over", "live"):
+        uri = f"s3://bucket/{batch_id}"
+        kept.create(Batch(id=batch_id, tenant="shop", request="{}", output_uri=uri))
+        for name in ("manifest.parquet", "results/part-0.parquet"):
+            objects.put(f"{keys.batch_folder('shop', batch_id)}/{name}", b"x", "text/plain")
+    with store.database.writing() as db:
+        db.execute(update(batches).where(batches.c.id == "over").values(due_at=None))
+    assert collector.run_once().deleted.get("batches", 0) == 0
+    clock.ahead_s = 2000
+    report = collector.run_once()
+    assert (report.deleted["batches"], report.deleted["files of batches"]) == (1, 2)
+    assert [batch.id for batch in kept.list_batches("shop", limit=9, after=None)] == ["live"]
+    assert all("/live/" in key for key in all_keys(objects) if key.startswith("batches/"))
 
 
 def test_a_worker_that_read_the_commit_before_it_went_is_refused(

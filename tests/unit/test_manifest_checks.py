@@ -56,7 +56,7 @@ def one_row(folder: Path, **values: Any) -> Row | BadRow:
         ("seed", 10**19, ProblemCode.BAD_SEED),
         ("seed", "٣", ProblemCode.BAD_SEED),
         ("n", 0, ProblemCode.BAD_N),
-        ("n", 17, ProblemCode.BAD_N),
+        ("n", 101, ProblemCode.BAD_N),
         ("priority", "urgent", ProblemCode.BAD_PRIORITY),
         ("metadata_json", "{", ProblemCode.BAD_METADATA),
         ("metadata_json", '{"a": 1}', ProblemCode.BAD_METADATA),

@@ -125,6 +125,11 @@ class VideoFile:
     peak_vram_bytes: int | None = None  # of the denoiser during its steps; None: no GPU
     quality: Quality | None = None  # None: made by a release that did not measure
 
+    @property
+    def made_by(self) -> str:
+        """The job one of whose tries this is: attempts/<job>/<number>/video.mp4."""
+        return self.video_key.split("/")[1]
+
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True, indent=1).encode()
 
@@ -284,9 +289,14 @@ class Job:
         return made.index(self.result.result_id)
 
     @property
+    def made_its_result(self) -> bool:
+        """Whether it has one and has paid for it: otherwise an earlier job has."""
+        return self.result is not None and self.result.made_by == self.id
+
+    @property
     def timings(self) -> dict[str, float]:
         """Seconds queued, then of each stage; none where its result is an earlier job's."""
-        if self.result is None or not self.attempt:
+        if not self.made_its_result or self.result is None:
             return {}
         queued = {} if self.started_at is None else {"queued": self.started_at - self.created_at}
         return queued | self.result.timings

@@ -9,7 +9,8 @@ from storage.jobs import Attempt, Job, JobEvent, JobRequest, OutputParams, Video
 
 LEASE_S = 30.0
 MAX_ATTEMPTS = 3
-VIDEO = VideoFile("r", "v", "p", "s", "m", "0" * 64, 1, 64, 64, 8, 8.0, 1.0, {"denoising": 0.5})
+MADE = "attempts/video_1/1/video.mp4"
+VIDEO = VideoFile("r", MADE, "p", "s", "m", "0" * 64, 1, 64, 64, 8, 8.0, 1.0, {"denoising": 0.5})
 
 
 def make_request(

@@ -109,6 +109,9 @@ def _tell_duplicates(
             column = batch.schema.get_field_index(PROBLEM)
             shards.add(batch.set_column(column, PROBLEM, pa.array(told, pa.string())))
             row += len(batch)
+        # Its footer, before the other is put together: 100 MB each where there are 10,000 shards.
+        table.close()
+        del table
 
 
 def _verified(

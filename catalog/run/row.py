@@ -173,5 +173,5 @@ def _facts(video: Video) -> dict[str, Any]:
         "gpu_seconds": usage.get("gpu_seconds"),
         "cost": usage.get("cost"),
         "peak_vram_bytes": usage.get("peak_vram_bytes"),
-        "shared_with": None if video["attempt"] else "a stored result",
+        "shared_with": "a stored result" if usage and not video["timings"] else None,
     } | {name: best.get(name) for name in measured}

@@ -41,7 +41,7 @@ class Usage(BaseModel):
     @classmethod
     def of(cls, parts: Iterable[Job], hourly: Mapping[str, float]) -> "Usage":
         """`hourly`: what a replica of each tier costs an hour, as far as that is known."""
-        made = [part for part in parts if part.result is not None and part.attempt]
+        made = [part for part in parts if part.made_its_result]
         seconds = [(part.timings.get("denoising", 0.0), part.tier or "") for part in made]
         costs = [s / 3600 * hourly[tier] for s, tier in seconds if s and tier in hourly]
         known = all(tier in hourly for s, tier in seconds if s)

@@ -107,7 +107,7 @@ class Orphans:
         except (ValueError, TypeError):
             self.tally.left[_DAMAGED] += 1
             return
-        maker = _job_id(commit.video_key)
+        maker = commit.made_by
         with self.database.writing() as db:
             row = db.execute(select(jobs.c.status).where(jobs.c.id == maker)).first()
             if row is not None and not row.status.is_terminal:

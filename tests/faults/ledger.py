@@ -66,6 +66,5 @@ def _commits_by_job(objects: ObjectStore, tenants: Collection[str]) -> Mapping[s
     made = defaultdict(list)
     for tenant in tenants:
         for found in objects.iter_objects(f"results/{tenant}/"):
-            _, job_id, _ = VideoFile.from_json(objects.get(found.key)).video_key.split("/", 2)
-            made[job_id].append(found.key)
+            made[VideoFile.from_json(objects.get(found.key)).made_by].append(found.key)
     return made

@@ -232,7 +232,11 @@ def test_row_24_cancel_at_the_moment_of_the_commit(cluster: FragileCluster, poin
     assert [answer["status"] for answer in answers] == ["cancelled", "cancelled"]
     assert jobs[job_id].status is JobStatus.CANCELLED
     assert jobs[job_id].result is None
-    assert (jobs[again].attempt, jobs[again].request.result_id) == (0, result_id)
+    found = jobs[again].result
+    assert found is not None
+    assert (found.result_id, found.made_by) == (result_id, job_id)
+    assert cluster.reached(again, "denoising") == 0  # nor any other stage
+    assert cluster.reached(again, "encoding") == 0
 
 
 def test_row_24_cancel_races_the_end_and_comes_after_it(cluster: FragileCluster) -> None:

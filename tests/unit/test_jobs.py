@@ -39,7 +39,7 @@ REQUEST = JobRequest(
 )
 VIDEO = VideoFile(
     result_id="r",
-    video_key="v",
+    video_key="attempts/video_1/1/video.mp4",
     poster_key="p",
     spritesheet_key="s",
     manifest_key="m",

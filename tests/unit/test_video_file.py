@@ -141,6 +141,9 @@ def test_the_time_in_the_queue_is_told_beside_that_of_the_stages() -> None:
 
 
 def test_a_stored_result_costs_nothing_whoever_has_no_price() -> None:
-    shared = Video.of(replace(completed(VIDEO), attempt=0)).usage
+    theirs = replace(VIDEO, video_key="attempts/video_0/1/video.mp4")
+    shown = Video.of(completed(theirs))
+    assert shown.timings == {}
+    shared = shown.usage
     assert shared is not None
     assert (shared.gpu_seconds, shared.cost) == (0, 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from catalog.manifest import BadRow, PinnedManifest, Row, open_source
-from catalog.manifest.pinned import Pin
+from catalog.manifest.pinned import Pin, group_rows
 from catalog.manifest.write import write
 from storage.object_store import ObjectStore
 
@@ -20,7 +20,7 @@ def written(path: Path, shard_rows: int = 1000) -> PinnedManifest:
     folder = path.with_name(f"{path.name}-pinned")
     folder.mkdir()
     source = open_source(str(path), no_bucket)
-    made = write(source, folder, shard_rows, lambda rows: None)
+    made = write(source, folder, group_rows(shard_rows), lambda rows: None)
     pin = Pin(
         uri=source.uri,
         base=source.base,

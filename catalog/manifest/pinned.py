@@ -19,7 +19,11 @@ from storage.object_file import ObjectFile
 from storage.object_store import ObjectStore
 
 _READ_BYTES = 2**20
-"""At a time: a small shard is one GET."""
+"""At a time: a small row group is one GET."""
+
+_GROUP_ROWS = 10_000
+"""About so many in a row group, whole shards each: a footer of 10,000 groups took 100 MB or more to
+write, and twice that where it was closed."""
 
 
 class Pin(BaseModel):
@@ -38,6 +42,10 @@ class Pin(BaseModel):
     problems: Mapping[ProblemCode, int]  # rows that cannot be used
     extra: tuple[str, ...]  # members in the column EXTRA
 
+    @property
+    def group_rows(self) -> int:
+        return group_rows(self.shard_rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -52,6 +60,9 @@ class PinnedManifest:
 
     pin: Pin
     _table: pq.ParquetFile = field(repr=False, compare=False)
+    _held: dict[tuple[str, ...] | None, tuple[int, pa.Table]] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # by columns: the group read last, since shards are read in order
 
     @classmethod
     def open(cls, objects: ObjectStore, prefix: str) -> Self | None:
@@ -75,7 +86,9 @@ class PinnedManifest:
             raise PinDamaged(pin_key(prefix), str(error)) from error
         except (pa.ArrowException, OSError) as error:
             raise PinDamaged(pin.key, str(error)) from error
-        if table.metadata.num_rows != pin.rows or table.num_row_groups != len(_shards(pin)):
+        if table.metadata.num_rows != pin.rows or table.num_row_groups != len(
+            range(0, pin.rows, pin.group_rows)
+        ):
             raise PinDamaged(pin.key, "it holds other rows than manifest.json says")
         return cls(pin, table)
 
@@ -111,24 +124,31 @@ class PinnedManifest:
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """In order. Raises PinDamaged, and what the store raises."""
-        group = self._group(shard, None)
-        names = group.schema.names
-        values = zip(*(column.to_pylist() for column in group.columns), strict=True)
+        table = self._rows_of(shard, None)
+        names = table.schema.names
+        values = zip(*(column.to_pylist() for column in table.columns), strict=True)
         for index, cells in enumerate(values, shard.first_row):
             yield self._row(index, dict(zip(names, cells, strict=True)))
 
     def bad_rows(self) -> Iterator[BadRow]:
         """Of all shards, in order. Raises as `read` does."""
         for shard in self.shards:
-            problems = self._group(shard, [PROBLEM])[PROBLEM]
+            problems = self._rows_of(shard, (PROBLEM,))[PROBLEM]
             if problems.null_count < shard.rows:
                 yield from (row for row in self.read(shard) if isinstance(row, BadRow))
 
-    def _group(self, shard: Shard, columns: list[str] | None) -> pa.Table:
-        try:
-            return self._table.read_row_group(shard.id, columns, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise PinDamaged(self.pin.key, f"shard {shard.id}: {error}") from error
+    def _rows_of(self, shard: Shard, columns: tuple[str, ...] | None) -> pa.Table:
+        group, first = divmod(shard.first_row, self.pin.group_rows)
+        held, table = self._held.get(columns, (None, None))
+        if held != group:
+            try:
+                table = self._table.read_row_group(
+                    group, None if columns is None else list(columns), use_threads=False
+                )
+            except (pa.ArrowException, OSError) as error:
+                raise PinDamaged(self.pin.key, f"shard {shard.id}: {error}") from error
+            self._held[columns] = group, table
+        return table.slice(first, shard.rows)
 
     def _row(self, index: int, cells: dict[str, Any]) -> Row | BadRow:
         problem, extra = cells.pop(PROBLEM), cells.pop(EXTRA, None)
@@ -140,6 +160,11 @@ class PinnedManifest:
         metadata = from_json(known.pop("metadata_json") or "{}")
         known["image_uri"] = _resolved(known["image_uri"], self.pin.base)
         return Row(index=index, **known, metadata=metadata, extra=echoed)
+
+
+def group_rows(shard_rows: int) -> int:
+    """Rows of a row group of the pinned file: whole shards, about _GROUP_ROWS."""
+    return shard_rows * max(1, _GROUP_ROWS // shard_rows)
 
 
 def pin_key(prefix: str) -> str:

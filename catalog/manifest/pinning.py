@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pyarrow.parquet as pq
 
 from catalog.errors import ManifestChanged
-from catalog.manifest.pinned import Pin, PinnedManifest, pin_key
+from catalog.manifest.pinned import Pin, PinnedManifest, group_rows, pin_key
 from catalog.manifest.rows import BadRow, ProblemCode
 from catalog.manifest.source import Source
 from catalog.manifest.write import MAX_SHARD_ROWS, Written, write
@@ -20,7 +20,7 @@ from storage.object_store import ObjectStore
 
 SHOWN_BAD_ROWS = 20
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the pinned file. A run that began with another one cannot be continued."""
 
 _CHECK_ROWS = 10_000
@@ -51,7 +51,7 @@ def pin(
     standing = PinnedManifest.open(objects, prefix)
     if standing is None:
         with TemporaryDirectory(dir=temp, prefix="pin-") as folder:
-            written = write(source, Path(folder), shard_rows, progress)
+            written = write(source, Path(folder), group_rows(shard_rows), progress)
             if source.version() != version:
                 raise ManifestChanged(source.uri, "it changed while it was read: start again")
             _publish(objects, prefix, source, fingerprint, shard_rows, written)
@@ -75,7 +75,7 @@ def check(
     """What `pin` would find; nothing is kept. Raises ManifestRefused, ManifestNotFound, what the
     source's store raises, and OSError when the disk is full."""
     with TemporaryDirectory(dir=temp, prefix="pin-") as folder:
-        written = write(source, Path(folder), _CHECK_ROWS, progress)
+        written = write(source, Path(folder), group_rows(_CHECK_ROWS), progress)
         described = _described(source, "", _CHECK_ROWS, written, str(written.path))
         with pq.ParquetFile(written.path) as table:
             bad_rows = PinnedManifest(described, table).bad_rows()

@@ -86,9 +86,8 @@ class PinnedManifest:
             raise PinDamaged(pin_key(prefix), str(error)) from error
         except (pa.ArrowException, OSError) as error:
             raise PinDamaged(pin.key, str(error)) from error
-        if table.metadata.num_rows != pin.rows or table.num_row_groups != len(
-            range(0, pin.rows, pin.group_rows)
-        ):
+        groups = len(range(0, pin.rows, pin.group_rows))
+        if (table.metadata.num_rows, table.num_row_groups) != (pin.rows, groups):
             raise PinDamaged(pin.key, "it holds other rows than manifest.json says")
         return cls(pin, table)
 
@@ -139,16 +138,14 @@ class PinnedManifest:
 
     def _rows_of(self, shard: Shard, columns: tuple[str, ...] | None) -> pa.Table:
         group, first = divmod(shard.first_row, self.pin.group_rows)
-        held, table = self._held.get(columns, (None, None))
-        if held != group:
+        if columns not in self._held or self._held[columns][0] != group:
+            names = None if columns is None else list(columns)
             try:
-                table = self._table.read_row_group(
-                    group, None if columns is None else list(columns), use_threads=False
-                )
+                table = self._table.read_row_group(group, names, use_threads=False)
             except (pa.ArrowException, OSError) as error:
                 raise PinDamaged(self.pin.key, f"shard {shard.id}: {error}") from error
             self._held[columns] = group, table
-        return table.slice(first, shard.rows)
+        return self._held[columns][1].slice(first, shard.rows)
 
     def _row(self, index: int, cells: dict[str, Any]) -> Row | BadRow:
         problem, extra = cells.pop(PROBLEM), cells.pop(EXTRA, None)

@@ -19,12 +19,14 @@ _POLL_S = 1.0
 
 
 def end_on_sigterm() -> None:
-    """SIGTERM ends this process at once, for a replica that holds handles of other deployments.
+    """SIGTERM ends this process at once, as SIGKILL does: requests on their way are cut, and Serve
+    replaces the replica. Serve itself stops a replica in another way, after its last request.
 
     Ray's own handler waits until every call that the process has made is answered, and the long
-    poll of Serve's handles is always among them: the replica took no request any more and did not
-    end, until Serve's controller gave it up after 90 s (Ray 2.60). Signals are Python's main
-    thread's business, which Ray keeps, so this goes by the C library.
+    poll of a handle is always among them: an API replica took no request any more and hung its
+    callers, until Serve's controller gave it up after 90 s (Ray 2.60). Signals are Python's main
+    thread's business, which Ray keeps, so this goes by the C library. The Dispatcher goes on with
+    its work meanwhile, so it keeps Ray's.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p

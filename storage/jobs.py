@@ -128,7 +128,7 @@ class VideoFile:
     @property
     def made_by(self) -> str:
         """The job one of whose tries this is: attempts/<job>/<number>/video.mp4."""
-        return self.video_key.split("/")[1]
+        return self.video_key.removeprefix("attempts/").partition("/")[0]
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True, indent=1).encode()
@@ -290,8 +290,8 @@ class Job:
 
     @property
     def made_its_result(self) -> bool:
-        """Whether it has one and has paid for it: otherwise an earlier job has."""
-        return self.result is not None and self.result.made_by == self.id
+        """Whether it has one and paid for it, itself or a candidate; else an earlier job did."""
+        return self.result is not None and self.result.made_by in {part.id for part in self.parts}
 
     @property
     def timings(self) -> dict[str, float]:

@@ -30,6 +30,7 @@ def written(path: Path, shard_rows: int = 1000) -> PinnedManifest:
         size_bytes=made.size_bytes,
         rows=made.rows,
         shard_rows=shard_rows,
+        group_rows=group_rows(shard_rows),
         problems=made.problems,
         extra=made.extra,
     )

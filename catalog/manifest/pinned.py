@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import from_json
 
 from catalog.errors import PinDamaged
@@ -39,12 +39,15 @@ class Pin(BaseModel):
     size_bytes: int
     rows: int
     shard_rows: int
+    group_rows: int  # of the file's row groups: whole shards
     problems: Mapping[ProblemCode, int]  # rows that cannot be used
     extra: tuple[str, ...]  # members in the column EXTRA
 
-    @property
-    def group_rows(self) -> int:
-        return group_rows(self.shard_rows)
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_releases(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Their row groups were the shards."""
+        return {"group_rows": given.get("shard_rows"), **given}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from storage.object_store import ObjectStore
 
 SHOWN_BAD_ROWS = 20
 
-_FORMAT = 2
+_FORMAT = 1
 """Of the pinned file. A run that began with another one cannot be continued."""
 
 _CHECK_ROWS = 10_000
@@ -99,6 +99,7 @@ def _described(
         size_bytes=written.size_bytes,
         rows=written.rows,
         shard_rows=shard_rows,
+        group_rows=group_rows(shard_rows),
         problems=written.problems,
         extra=written.extra,
     )

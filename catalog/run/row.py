@@ -116,7 +116,7 @@ class RowRunner:
         return None
 
     async def _copy(self, video_id: str, variant: str, name: str, media_type: str) -> bytes:
-        """Into the run's folder, where no retention rule of the service reaches."""
+        """Into the run's folder: what retention deletes in the service stays there."""
         content = await self.window.insist(lambda: self.service.content(video_id, variant))
         key, objects = self.output.key(name), self.output.objects
         await self.window.insist(lambda: asyncio.to_thread(objects.put, key, content, media_type))

@@ -117,7 +117,7 @@ class Fleet:
             if self._some_tier_runs or tier.config.min_replicas == 0
         }
         self.missing = [
-            n for n, found in counts.items() if found.are_gone and n not in may_be_empty
+            name for name, found in counts.items() if not found.running and name not in may_be_empty
         ]
 
     def stranded(self) -> Iterable[Attempt]:

@@ -1,1 +1,1 @@
-"""What the API can do, without HTTP: the routes ask these."""
+"""What the API can do: the routes ask these."""

@@ -1,5 +1,6 @@
 """The life of what is kept: deletions are finished, what is old expires, garbage is collected."""
 
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,6 @@ class Collector:
         Raises StoreUnavailable; a later run goes on with what is left."""
         tally = Tally()
         self.expire(tally)
-        self._forget_batches(tally)
         orphans = Orphans(
             self._database,
             self._objects,
@@ -64,6 +64,7 @@ class Collector:
         orphans.collect_attempts()
         orphans.collect_inputs()
         orphans.collect_probes()
+        self._forget_batches(tally)
         return tally.report()
 
     def finish_purges(self) -> Report:
@@ -105,9 +106,7 @@ class Collector:
         for page in pages(self._objects.iter_objects(keys.inputs_prefix(tenant))):
             list(self._pool.map(self._objects.delete, (info.key for info in page)))
             tally.deleted["inputs"] += len(page)
-        for page in pages(self._objects.iter_objects(keys.batches_prefix(tenant))):
-            list(self._pool.map(self._objects.delete, (info.key for info in page)))
-            tally.deleted["files of batches"] += len(page)
+        self._delete_folder(keys.batches_prefix(tenant), tally)
         for table in (files, creations, deliveries, endpoints):
             self._delete_rows(table, tenant, tally)
         return tally.report()
@@ -116,22 +115,36 @@ class Collector:
         self._pool.shutdown()
 
     def _forget_batches(self, tally: Tally) -> None:
-        """Their folders first: a run that breaks off finds the row again."""
+        """Those that ended so long ago; their folders first: a run that breaks off finds the row
+        again."""
         if self._retention.rows_s is None:
             return
-        before = self._clock() - self._retention.rows_s
+        before, seen = self._clock() - self._retention.rows_s, 0
+        # None ended before it was created.
         over = batches.c.due_at.is_(None) & (batches.c.created_at < before)
+        names = select(batches.c.seq, batches.c.id, batches.c.tenant, batches.c.moments)
         while True:
+            page = names.where(over, batches.c.seq > seen).order_by(batches.c.seq).limit(_BATCH)
             with self._database.reading() as db:
-                found = db.execute(select(batches.c.id, batches.c.tenant).where(over).limit(_BATCH))
-                ids = {row.id: keys.batch_folder(row.tenant, row.id) for row in found}
-            for folder in ids.values():
-                tally.deleted["files of batches"] += self._objects.delete_prefix(f"{folder}/")
-            with self._database.writing() as db:
-                db.execute(delete(batches).where(batches.c.id.in_(ids)))
-            tally.deleted["batches"] += len(ids)
-            if len(ids) < _BATCH:
+                found = list(db.execute(page))
+            for row in found:
+                if max(json.loads(row.moments).values(), default=0.0) < before:
+                    self._delete_batch(row.id, row.tenant, tally)
+            if len(found) < _BATCH:
                 return
+            seen = found[-1].seq
+
+    def _delete_batch(self, batch_id: str, tenant: str, tally: Tally) -> None:
+        self._delete_folder(f"{keys.batch_folder(tenant, batch_id)}/", tally)
+        with self._database.writing() as db:
+            db.execute(delete(batches).where(batches.c.id == batch_id))
+        tally.deleted["batches"] += 1
+
+    def _delete_folder(self, prefix: str, tally: Tally) -> None:
+        """Of a batch, or of all of a tenant's."""
+        for page in pages(self._objects.iter_objects(prefix)):
+            list(self._pool.map(self._objects.delete, (info.key for info in page)))
+            tally.deleted["files of batches"] += len(page)
 
     def _in_batches(self, kind: str, tally: Tally, step: Callable[..., int]) -> None:
         while True:

@@ -1,5 +1,6 @@
 """Deletions, expiry and the collection of garbage on a real S3 server."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -298,19 +299,23 @@ def test_old_batches_are_forgotten_with_what_they_wrote_and_live_ones_stay(
 ) -> None:
     collector = collect(SOON.model_copy(update={"rows_s": 1000.0}))
     kept = SqlBatches(store.database, clock)
-    for batch_id in ("over", "live"):
+    for batch_id in ("over", "late", "live"):
         uri = f"s3://bucket/{batch_id}"
         kept.create(Batch(id=batch_id, tenant="shop", request="{}", output_uri=uri))
         for name in ("manifest.parquet", "results/part-0.parquet"):
             objects.put(f"{keys.batch_folder('shop', batch_id)}/{name}", b"x", "text/plain")
     with store.database.writing() as db:
-        db.execute(update(batches).where(batches.c.id == "over").values(due_at=None))
+        for batch_id, ended_at in (("over", clock()), ("late", clock() + 1900)):
+            ended = {"due_at": None, "moments": json.dumps({"completed": ended_at})}
+            db.execute(update(batches).where(batches.c.id == batch_id).values(ended))
     assert collector.run_once().deleted.get("batches", 0) == 0
     clock.ahead_s = 2000
     report = collector.run_once()
     assert (report.deleted["batches"], report.deleted["files of batches"]) == (1, 2)
-    assert [batch.id for batch in kept.list_batches("shop", limit=9, after=None)] == ["live"]
-    assert all("/live/" in key for key in all_keys(objects) if key.startswith("batches/"))
+    left = [batch.id for batch in kept.list_batches("shop", limit=9, after=None)]
+    assert left == ["live", "late"]
+    assert not any("/over/" in key for key in all_keys(objects))
+    assert sum(key.startswith("batches/") for key in all_keys(objects)) == 4
 
 
 def test_a_worker_that_read_the_commit_before_it_went_is_refused(

@@ -1,5 +1,7 @@
 """Manifests in a real S3 server: read from any bucket, pinned once per run, read by shards."""
 
+import io
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +80,25 @@ def test_the_same_manifest_again_adopts_the_pin(
     assert pin(source, objects, RUN, shard_rows=3, temp=tmp_path, progress=told.append) == pinned
     assert told == []
     assert list(objects.iter_objects(RUN)) == before
+
+
+def test_a_run_that_an_earlier_release_pinned_goes_on(
+    objects: S3ObjectStore, source: Source, tmp_path: Path
+) -> None:
+    """Its row groups were the shards, and it did not say so."""
+    pinned = pin(source, objects, RUN, shard_rows=3, temp=tmp_path)
+    rows = all_rows(pinned)
+    described = json.loads(objects.get(pin_key(RUN)))
+    assert described.pop("group_rows") == 9999
+    path = tmp_path / "earlier.parquet"
+    table = pq.read_table(io.BytesIO(objects.get(pinned.pin.key)))
+    pq.write_table(table, path, row_group_size=3)
+    objects.put_file(pinned.pin.key, path, "application/vnd.apache.parquet")
+    described["size_bytes"] = path.stat().st_size
+    objects.put(pin_key(RUN), json.dumps(described).encode(), "application/json")
+    again = pin(source, objects, RUN, shard_rows=3, temp=tmp_path)
+    assert again.pin.group_rows == 3
+    assert all_rows(again) == rows
 
 
 def test_a_run_keeps_to_its_manifest(

@@ -140,6 +140,17 @@ def test_the_time_in_the_queue_is_told_beside_that_of_the_stages() -> None:
     assert Video.of(made).timings == {"queued": 7.5, "denoising": 0.5}
 
 
+def test_a_job_of_several_candidates_tells_the_times_of_the_chosen_one() -> None:
+    first = replace(completed(replace(VIDEO, result_id="other")), request=make_request("a_c0"))
+    chosen = replace(VIDEO, video_key="attempts/a_c1/1/video.mp4")
+    second = replace(completed(chosen), request=make_request("a_c1"))
+    parent = replace(
+        completed(chosen), request=make_request("a"), attempt=0, children=(first, second)
+    )
+    assert parent.made_its_result
+    assert parent.timings == {"denoising": 0.5}
+
+
 def test_a_stored_result_costs_nothing_whoever_has_no_price() -> None:
     theirs = replace(VIDEO, video_key="attempts/video_0/1/video.mp4")
     shown = Video.of(completed(theirs))

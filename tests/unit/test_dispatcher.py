@@ -827,17 +827,23 @@ def test_small_jobs_pass_large_ones_that_wait_for_a_full_tier(tmp_path: Path) ->
     run(scenario)
 
 
+async def a_clip_on_spot(rig: Rig) -> Watched:
+    """Under way on a tier that may be empty, beside one that runs."""
+    rig.tiers = [TierConfig(name="spot", min_replicas=0, tflops=99), TierConfig(name="own")]
+    rig.counts = {"Denoiser-spot": 1, "Denoiser-own": 1}
+    rig.gates[0] = asyncio.Event()
+    dispatcher = await rig.start()
+    await asyncio.sleep(0.1)
+    rig.jobs.create(make_request("job"))
+    while not rig.denoisers[0].calls:
+        await asyncio.sleep(0.01)
+    return dispatcher
+
+
 def test_a_job_leaves_a_tier_at_rest_that_lost_its_replica(tmp_path: Path) -> None:
     async def scenario() -> None:
         rig = Rig(tmp_path)
-        rig.tiers = [TierConfig(name="spot", min_replicas=0, tflops=99), TierConfig(name="own")]
-        rig.counts = {"Denoiser-spot": 1, "Denoiser-own": 1}
-        rig.gates[0] = asyncio.Event()  # never set: its card is gone
-        dispatcher = await rig.start()
-        await asyncio.sleep(0.1)
-        rig.jobs.create(make_request("job"))
-        while not rig.denoisers[0].calls:
-            await asyncio.sleep(0.01)
+        dispatcher = await a_clip_on_spot(rig)
         dispatcher.counts = {"Denoiser-spot": 0, "Denoiser-own": 1}
         job = await rig.until("job", JobStatus.COMPLETED)
         assert job.tier == "own"
@@ -851,14 +857,7 @@ def test_a_clip_on_a_node_that_drains_is_left_to_hand_itself_out(tmp_path: Path)
 
     async def scenario() -> None:
         rig = Rig(tmp_path)
-        rig.tiers = [TierConfig(name="spot", min_replicas=0, tflops=99), TierConfig(name="own")]
-        rig.counts = {"Denoiser-spot": 1, "Denoiser-own": 1}
-        rig.gates[0] = asyncio.Event()
-        dispatcher = await rig.start()
-        await asyncio.sleep(0.1)
-        rig.jobs.create(make_request("job"))
-        while not rig.denoisers[0].calls:
-            await asyncio.sleep(0.01)
+        dispatcher = await a_clip_on_spot(rig)
         dispatcher.counts = {"Denoiser-spot": 0, "Denoiser-own": 1}
         dispatcher.leaving = {"Denoiser-spot": 1}
         rig.jobs.create(make_request("next"))

@@ -97,6 +97,12 @@ class Snapshot:
             raise ValueError(f"not a snapshot: {e}") from e
 
 
+@dataclass(frozen=True, slots=True)
+class Eta:
+    seconds: float  # from now until the end
+    error: float | None  # median of |real - foreseen| / real, of the last 100 videos
+
+
 def eta_s(
     job: Job, snapshot: Snapshot, cost: CostModel, queue_position: int | None, now: float
 ) -> float | None:

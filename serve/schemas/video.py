@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cluster.eta import Eta
 from diffusion.params import Priority
 from serve.schemas.candidate import Candidate
-from serve.services.foresight import Eta
 from storage.jobs import Feedback, Job, JobEvent, JobStatus, Select
 
 MEMORY_LADDER = (

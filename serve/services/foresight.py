@@ -4,22 +4,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cluster.cost import CostModel
-from cluster.eta import FACT, STALE_S, Snapshot, eta_s
+from cluster.eta import FACT, STALE_S, Eta, Snapshot, eta_s
 from storage.facts import SqlFacts
 from storage.jobs import Job
 
 log = logging.getLogger(__name__)
 
 _KEPT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Eta:
-    seconds: float  # from now until the end
-    error: float | None  # median of |real - foreseen| / real, of the last 100 videos
 
 
 class Foresight:

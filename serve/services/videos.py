@@ -9,6 +9,7 @@ from typing import Literal
 
 from sse_starlette import EventSourceResponse
 
+from cluster.eta import Eta
 from deployments.egress.client import Egress
 from deployments.egress.webhooks import check_webhook_url
 from diffusion.model_folder import ModelCard
@@ -22,7 +23,7 @@ from serve.services.contents import part_of
 from serve.services.create_request import PhotoSource, RemoteImage, UploadedFile
 from serve.services.events import PACE, MayListen, event_stream
 from serve.services.files import Files
-from serve.services.foresight import Eta, Foresight
+from serve.services.foresight import Foresight
 from serve.services.resolve import resolve
 from serve.services.store_threads import StoreThreads
 from serve.services.watch import Watch

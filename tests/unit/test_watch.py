@@ -17,9 +17,9 @@ from sqlalchemy import event
 from sse_starlette import EventSourceResponse
 from sseclient import SSEClient
 
+from cluster.eta import Eta
 from serve.schemas import Video
 from serve.services.events import Pace, event_stream
-from serve.services.foresight import Eta
 from serve.services.watch import Watch
 from storage.errors import StoreUnavailable
 from storage.job_contract import Progress

@@ -145,6 +145,11 @@ class Watched(Dispatcher):
             name: Replicas(count, self.leaving.get(name, 0)) for name, count in self.counts.items()
         }
 
+    async def has_counted(self, tier: str, replicas: int) -> None:
+        """Return once it knows of so many that run."""
+        while self._fleet.tiers[tier].replicas != replicas:
+            await asyncio.sleep(0.01)
+
 
 class Rig:
     """A Dispatcher with its stages, on a database in `folder`."""
@@ -196,7 +201,7 @@ class Rig:
     def job(self, job_id: str) -> Job:
         return self.jobs.get("shop", job_id)
 
-    async def until(self, job_id: str, status: JobStatus, patience_s: float = 10) -> Job:
+    async def until(self, job_id: str, status: JobStatus, patience_s: float = 20) -> Job:
         async def reached() -> Job:
             while (job := self.job(job_id)).status is not status:
                 await asyncio.sleep(0.01)
@@ -214,7 +219,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        await asyncio.wait_for(scenario(), 30)
+        await asyncio.wait_for(scenario(), 60)
 
     asyncio.run(bounded())
 
@@ -833,7 +838,7 @@ async def a_clip_on_spot(rig: Rig) -> Watched:
     rig.counts = {"Denoiser-spot": 1, "Denoiser-own": 1}
     rig.gates[0] = asyncio.Event()
     dispatcher = await rig.start()
-    await asyncio.sleep(0.1)
+    await dispatcher.has_counted("spot", 1)
     rig.jobs.create(make_request("job"))
     while not rig.denoisers[0].calls:
         await asyncio.sleep(0.01)
@@ -860,6 +865,7 @@ def test_a_clip_on_a_node_that_drains_is_left_to_hand_itself_out(tmp_path: Path)
         dispatcher = await a_clip_on_spot(rig)
         dispatcher.counts = {"Denoiser-spot": 0, "Denoiser-own": 1}
         dispatcher.leaving = {"Denoiser-spot": 1}
+        await dispatcher.has_counted("spot", 0)
         rig.jobs.create(make_request("next"))
         assert (await rig.until("next", JobStatus.COMPLETED)).tier == "own"
         await asyncio.sleep(0.5)  # several counts of the replicas

@@ -26,6 +26,10 @@ _GROUP_ROWS = 10_000
 write, and twice that where it was closed."""
 
 
+FORMAT = 2
+"""Of the pinned file. A run that began with another one cannot be continued."""
+
+
 class Pin(BaseModel):
     """What stands in `manifest.json`: which file is the manifest of this run, and of what."""
 
@@ -39,6 +43,7 @@ class Pin(BaseModel):
     size_bytes: int
     rows: int
     shard_rows: int
+    format: int = FORMAT
     problems: Mapping[ProblemCode, int]  # rows that cannot be used
     extra: tuple[str, ...]  # members in the column EXTRA
 

@@ -8,9 +8,11 @@ itself and revokes it when it leaves.
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
@@ -19,14 +21,22 @@ from catalog.results.errors import ResultsError
 from catalog.run.drive import Surroundings, drive
 from catalog.run.errors import RunError
 from catalog.run.options import RunOptions
-from catalog.run.submission import STOPPED
+from catalog.run.submission import AWAY, STOPPED
 from cluster.local import APP_NAME
 from serve.config import AppConfig, parse
-from storage.errors import StorageError
+from storage.errors import StorageError, StoreUnavailable
 from storage.sql.database import Database
 from storage.tenants import SqlTenants
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_STORE_AGAIN_S = 2.0
+
+
+class NotRunning(Exception):
+    """The application is not there now: its cluster starts, or is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +48,14 @@ class Application:
 
     @classmethod
     def running(cls, dashboard_url: str) -> "Application":
-        details = ServeSubmissionClient(dashboard_url).get_serve_details()
-        args = details["applications"][APP_NAME]["deployed_app_config"]["args"]
+        """Raises NotRunning."""
+        try:
+            details = ServeSubmissionClient(dashboard_url).get_serve_details()
+        except (OSError, RuntimeError) as e:
+            raise NotRunning(f"no Ray dashboard answers at {dashboard_url}: {e}") from e
+        if (application := details["applications"].get(APP_NAME)) is None:
+            raise NotRunning(f"{APP_NAME} is not deployed on the cluster of {dashboard_url}")
+        args = application["deployed_app_config"]["args"]
         http = details["http_options"]
         host = "127.0.0.1" if http["host"] == "0.0.0.0" else http["host"]
         config = parse(args, "args of the running application")
@@ -66,10 +82,13 @@ def driver_command(options: RunOptions, tenant: str, dashboard_url: str) -> Sequ
 
 def main(dashboard_url: str, tenant: str, options_json: str) -> None:
     options = RunOptions.model_validate_json(options_json)
-    application = Application.running(dashboard_url)
     try:
-        with _own_key(application.config, tenant, options.run_id) as key:
+        application = Application.running(dashboard_url)
+        with own_key(application.config, tenant, options) as key:
             summary = asyncio.run(drive(options, application.around(key)))
+    except (NotRunning, StoreUnavailable) as e:
+        print(f"stopped: {e}", flush=True)  # noqa: T201  # into the job's log
+        raise SystemExit(AWAY) from e
     except (CatalogError, RunError, ResultsError, StorageError) as e:
         print(f"stopped: {e}", flush=True)  # noqa: T201  # into the job's log
         raise SystemExit(STOPPED) from e
@@ -77,21 +96,44 @@ def main(dashboard_url: str, tenant: str, options_json: str) -> None:
 
 
 @contextmanager
-def _own_key(config: AppConfig, tenant: str, run_id: str) -> Iterator[str | None]:
+def own_key(config: AppConfig, tenant: str, options: RunOptions) -> Iterator[str | None]:
     """An API key of the tenant for as long as the driver lives; None where nobody needs one. The
-    key of a driver that was killed is revoked by the next one."""
+    key of a driver that was killed is revoked by the next one.
+
+    Raises StoreUnavailable where the job table is away for longer than the run's patience."""
     if not config.auth.enabled:
         yield None
         return
     assert config.job_store is not None
     with closing(Database(config.job_store.url)) as database:
-        tenants = SqlTenants(database)
-        _revoke(tenants, tenant, run_id)
-        _, key = tenants.issue_key(tenant, label=run_id)
+        tenants, label = SqlTenants(database), options.run_id
+        key = _insisting(lambda: _renewed(tenants, tenant, label), options.patience_s)
         try:
             yield key
         finally:
-            _revoke(tenants, tenant, run_id)
+            try:
+                _revoke(tenants, tenant, label)
+            except StoreUnavailable as e:  # the run's end is what it is
+                log.warning("the run's key %s of %s was not revoked: %s", label, tenant, e)
+
+
+def _renewed(tenants: SqlTenants, tenant: str, label: str) -> str:
+    _revoke(tenants, tenant, label)
+    _, key = tenants.issue_key(tenant, label=label)
+    return key
+
+
+def _insisting(call: Callable[[], T], patience_s: float) -> T:
+    """Raises StoreUnavailable once it is away for longer than that."""
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            return call()
+        except StoreUnavailable as e:
+            if time.monotonic() > until:
+                raise
+            log.warning("the job table is waited for: %s", e)
+            time.sleep(_STORE_AGAIN_S)
 
 
 def _revoke(tenants: SqlTenants, tenant: str, label: str) -> None:

@@ -16,7 +16,7 @@ from catalog.results.commit import finished_shards, read_markers
 from catalog.results.output import RunOutput
 from catalog.results.part import Shard, read_part
 from catalog.results.row import RowStatus
-from catalog.run.options import RunOptions, job_key, row_of_key
+from catalog.run.options import RunOptions, is_job_key, job_key, row_of_key
 from catalog.run.plan import read_plan, shards_of
 from storage.batches import SqlBatches
 from storage.errors import ObjectNotFound
@@ -105,8 +105,9 @@ class BatchItems:
 
     def _live(self, status: ItemStatus, plan: RunPlan, after: int, limit: int) -> Page:
         """Few at any time, so straight from the job table."""
-        jobs = self._batches.live_jobs(self._tenant, self._output.run_id)
-        by_row = {row_of_key(key): job for key, job in jobs.items()}
+        run_id = self._output.run_id
+        jobs = self._batches.live_jobs(self._tenant, run_id)
+        by_row = {row_of_key(key): job for key, job in jobs.items() if is_job_key(run_id, key)}
         wanted = JobStatus.QUEUED if status is ItemStatus.QUEUED else JobStatus.IN_PROGRESS
         found = [
             Item(row, status, job.request.sku, job.id)

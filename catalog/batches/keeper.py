@@ -10,7 +10,9 @@ from catalog.batches.lines import LinesRefused
 from catalog.batches.preparing import Preparing, found_by
 from catalog.batches.request import BatchRequest, output_of, run_options
 from catalog.errors import CatalogError, ManifestRefused
-from catalog.report.summary import RunSummary, summarise
+from catalog.manifest.pinning import adopted
+from catalog.report.publish import Published, published
+from catalog.report.summary import summarise
 from catalog.results.errors import ResultsError
 from catalog.results.output import RunOutput
 from catalog.results.row import RowStatus
@@ -97,21 +99,16 @@ class BatchKeeper:
         if request.dry_run:
             self._check(batch, options)
             return
-        self._preparing.require(options.manifest_uri)
+        objects, uri = self._bucket(options.bucket), options.manifest_uri
+        if adopted(objects, options.prefix, uri, shard_rows=options.shard_rows) is None:
+            self._preparing.require(uri)
         # Now and never again: a driver may be at work from the next look on.
         forget_cancelling(self._output(options))
         self._batches.look_again(replace(batch, prepared=True), 0.0)
 
     def _check(self, batch: Batch, options: RunOptions) -> None:
-        renewed = time.monotonic()
-
-        def progress(_: int) -> None:
-            nonlocal renewed
-            if time.monotonic() - renewed > _LEASE_S / 4:
-                renewed = time.monotonic()
-                self._batches.renew(batch, _LEASE_S)
-
-        found = self._preparing.check(options.manifest_uri, progress)
+        renew = self._renewing(batch)
+        found = self._preparing.check(options.manifest_uri, lambda _: renew())
         counts = Counts(found.rows, 0, sum(found.problems.values()))
         self._end(replace(batch, counts=counts, errors=found_by(found)), BatchStatus.COMPLETED)
 
@@ -127,22 +124,22 @@ class BatchKeeper:
             started = replace(batch, starts=max(1, batch.starts))
             self._batches.look_again(started, self._config.follow_every_s)
             return
-        summary = self._summary(output)
-        if summary is not None:
-            tally = summary.tally
-            ok, failed = tally.count(RowStatus.OK), tally.count(RowStatus.FAILED)
-            batch = replace(batch, counts=Counts(summary.plan.rows, ok, failed))
         if not batch.starts:  # a job that has ended is another batch's, of the same output
             job = None
-        if job is not None and job.has_succeeded and summary is not None and summary.complete:
-            self._end(batch, BatchStatus.COMPLETED)
+        if (said := _last_word(job, output)) is not None and said.completed:
+            # Whatever its exit code: it may have failed to clean up, or been killed just then.
+            counts = Counts(said.rows, said.ok, said.failed)
+            self._end(replace(batch, counts=counts), BatchStatus.COMPLETED)
         elif stopping:
+            batch = self._counted(batch, output)
             self._cancel_jobs(batch, options.run_id)
             cancelled = batch.status is BatchStatus.CANCELLING
             self._end(batch, BatchStatus.CANCELLED if cancelled else BatchStatus.EXPIRED)
         elif job is not None and job.exit_code == STOPPED:
+            batch = self._counted(batch, output)
             self._fail(batch, "stopped", _last_line(drivers, job))
         elif batch.starts >= self._config.max_starts:
+            batch = self._counted(batch, output)
             self._cancel_jobs(batch, options.run_id)
             why = "" if job is None else f": {_last_line(drivers, job)}"
             message = f"its driver was lost {batch.starts} times in a row{why}"
@@ -176,10 +173,26 @@ class BatchKeeper:
         expired = batch.expires_at is not None and time.time() > batch.expires_at
         return expired or batch.status is BatchStatus.CANCELLING
 
-    def _summary(self, output: RunOutput) -> RunSummary | None:
-        """None: no driver has read the manifest yet."""
+    def _counted(self, batch: Batch, output: RunOutput) -> Batch:
+        """With what stands in the finished shards: of rows under way nothing comes any more."""
         plan = read_plan(output)
-        return None if plan is None else summarise(output, plan)
+        if plan is None:  # no driver has read the manifest
+            return batch
+        tally = summarise(output, plan, progress=self._renewing(batch)).tally
+        ok, failed = tally.count(RowStatus.OK), tally.count(RowStatus.FAILED)
+        return replace(batch, counts=Counts(plan.rows, ok, failed))
+
+    def _renewing(self, batch: Batch) -> Callable[[], None]:
+        """To be called often while something takes long."""
+        renewed = time.monotonic()
+
+        def renew() -> None:
+            nonlocal renewed
+            if time.monotonic() - renewed > _LEASE_S / 4:
+                renewed = time.monotonic()
+                self._batches.renew(batch, _LEASE_S)
+
+        return renew
 
     def _cancel_jobs(self, batch: Batch, run_id: str) -> None:
         """What a driver that was killed has left under way."""
@@ -195,6 +208,14 @@ class BatchKeeper:
 
     def _output(self, options: RunOptions) -> RunOutput:
         return output_of(options, self._bucket(options.bucket))
+
+
+def _last_word(job: DriverJob | None, output: RunOutput) -> Published | None:
+    """What the last driver, which has ended, said of the run when it left; None: nothing."""
+    said = published(output)
+    if job is None or job.started_at is None or said is None:
+        return None
+    return said if said.written_at >= job.started_at else None
 
 
 def _code(error: Exception) -> str:

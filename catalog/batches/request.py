@@ -53,6 +53,7 @@ def run_options(
         manifest_uri = f"{own}/{manifest_key(batch, request.file)}"
     return RunOptions(
         **request.run,
+        submission=batch.id,
         manifest_uri=manifest_uri,
         output_uri=batch.output_uri,
         in_flight=config.in_flight,

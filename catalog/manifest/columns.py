@@ -55,7 +55,7 @@ COLUMNS: Mapping[str, Column] = {
     "image_uri": Column(
         ProblemCode.BAD_IMAGE_URI,
         "s3://BUCKET/KEY, https://…, file:///…, /… or a path without ':'",
-        r"(?s)^(?:s3://[^/]+/.+|https://.+|file:///.+|/.+|[^:]+)$",
+        r"(?s)^(?:s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|https://.+|file:///.+|/.+|[^:]+)$",
         max_chars=2048,
     ),
     "category": _text(200),
@@ -88,8 +88,8 @@ COLUMNS: Mapping[str, Column] = {
     ),
     "priority": Column(
         ProblemCode.BAD_PRIORITY,
-        " or ".join(Priority),
-        rf"^(?:{'|'.join(Priority)})$",
+        f"{Priority.BATCH.value!r}, the only priority that rows of a run have",
+        rf"^{Priority.BATCH.value}$",
     ),
     "metadata_json": Column(
         ProblemCode.BAD_METADATA,

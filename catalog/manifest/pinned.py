@@ -25,6 +25,9 @@ _GROUP_ROWS = 10_000
 """About so many in a row group, whole shards each: a footer of 10,000 groups took 100 MB or more to
 write, and twice that where it was closed."""
 
+FORMAT = 1
+"""Of the pinned file. A run that began with another one cannot be continued."""
+
 
 class Pin(BaseModel):
     """What stands in `manifest.json`: which file is the manifest of this run, and of what."""
@@ -40,6 +43,7 @@ class Pin(BaseModel):
     rows: int
     shard_rows: int
     group_rows: int  # of the file's row groups: whole shards
+    format: int = FORMAT
     problems: Mapping[ProblemCode, int]  # rows that cannot be used
     extra: tuple[str, ...]  # members in the column EXTRA
 

@@ -11,17 +11,14 @@ from tempfile import TemporaryDirectory
 import pyarrow.parquet as pq
 
 from catalog.errors import ManifestChanged
-from catalog.manifest.pinned import Pin, PinnedManifest, group_rows, pin_key
+from catalog.manifest.pinned import FORMAT, Pin, PinnedManifest, group_rows, pin_key
 from catalog.manifest.rows import BadRow, ProblemCode
-from catalog.manifest.source import Source
+from catalog.manifest.source import Source, canonical
 from catalog.manifest.write import MAX_SHARD_ROWS, Written, write
 from storage.errors import StoreUnavailable
 from storage.object_store import ObjectStore
 
 SHOWN_BAD_ROWS = 20
-
-_FORMAT = 1
-"""Of the pinned file. A run that began with another one cannot be continued."""
 
 _CHECK_ROWS = 10_000
 """A shard's, of a manifest that is only checked."""
@@ -37,7 +34,7 @@ def pin(
     progress: Callable[[int], None] = lambda rows: None,
 ) -> PinnedManifest:
     """The manifest of the run whose output folder is `prefix`: pinned now, or adopted from an
-    earlier call, here or elsewhere, with the same source.
+    earlier call, here or elsewhere, with the same source, whatever became of that since.
 
     Needs the disk of one or, with duplicate skus, two copies below `temp`; leaves nothing there.
     `progress` hears the number of rows read so far. Raises ManifestRefused, ManifestNotFound,
@@ -46,20 +43,40 @@ def pin(
     """
     if not 1 <= shard_rows <= MAX_SHARD_ROWS:
         raise ValueError(f"a shard has 1 to {MAX_SHARD_ROWS} rows, not {shard_rows}")
+    if standing := adopted(objects, prefix, source.uri, shard_rows=shard_rows):
+        return standing
     version = source.version()
-    fingerprint = _fingerprint(source.uri, version)
-    standing = PinnedManifest.open(objects, prefix)
+    with TemporaryDirectory(dir=temp, prefix="pin-") as folder:
+        written = write(source, Path(folder), group_rows(shard_rows), progress)
+        if source.version() != version:
+            raise ManifestChanged(source.uri, "it changed while it was read: start again")
+        fingerprint = _fingerprint(source.uri, version)
+        _publish(objects, prefix, source, fingerprint, shard_rows, written)
+    standing = adopted(objects, prefix, source.uri, shard_rows=shard_rows)
     if standing is None:
-        with TemporaryDirectory(dir=temp, prefix="pin-") as folder:
-            written = write(source, Path(folder), group_rows(shard_rows), progress)
-            if source.version() != version:
-                raise ManifestChanged(source.uri, "it changed while it was read: start again")
-            _publish(objects, prefix, source, fingerprint, shard_rows, written)
-        standing = PinnedManifest.open(objects, prefix)
-        if standing is None:
-            raise StoreUnavailable(f"{pin_key(prefix)} was written and is not there")
-    _check(standing.pin, source.uri, fingerprint, shard_rows)
+        raise StoreUnavailable(f"{pin_key(prefix)} was written and is not there")
     return standing
+
+
+def adopted(
+    objects: ObjectStore, prefix: str, uri: str, *, shard_rows: int
+) -> PinnedManifest | None:
+    """The manifest that the run was pinned to; None: nothing is pinned yet. The source is not
+    asked: it may have changed, or be gone.
+
+    Raises ManifestChanged for another source than `uri`, or other shards; PinDamaged, and what the
+    store raises.
+    """
+    standing = PinnedManifest.open(objects, prefix)
+    if standing is not None:
+        _check(standing.pin, canonical(uri), shard_rows)
+    return standing
+
+
+def is_outdated(pinned: Pin, source: Source) -> bool:
+    """Whether the source holds something else by now. Raises ManifestNotFound, and what its store
+    raises."""
+    return _fingerprint(source.uri, source.version()) != pinned.fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +101,7 @@ def check(
 
 
 def _fingerprint(uri: str, version: str) -> str:
-    return sha256(json.dumps([_FORMAT, uri, version]).encode()).hexdigest()
+    return sha256(json.dumps([FORMAT, uri, version]).encode()).hexdigest()
 
 
 def _described(
@@ -127,11 +144,11 @@ def _publish(
             objects.delete(key)
 
 
-def _check(pinned: Pin, uri: str, fingerprint: str, shard_rows: int) -> None:
+def _check(pinned: Pin, uri: str, shard_rows: int) -> None:
     if pinned.uri != uri:
         raise ManifestChanged(uri, f"this run is pinned to {pinned.uri}: give it another output")
-    if pinned.fingerprint != fingerprint:
-        raise ManifestChanged(uri, "it has changed since this run was pinned: begin another run")
+    if pinned.format != FORMAT:
+        raise ManifestChanged(uri, "another release pinned this run: give it another output")
     if pinned.shard_rows != shard_rows:
         reason = f"this run is pinned in shards of {pinned.shard_rows} rows, not {shard_rows}"
         raise ManifestChanged(uri, reason)

@@ -74,12 +74,19 @@ def open_source(uri: str, bucket: Callable[[str], ObjectStore]) -> Source:
         return ObjectSource(uri, objects, key, suffix_of(uri))
     if "://" in uri and not uri.startswith("file:///"):
         raise ManifestRefused(uri, ["only s3://, file:/// and paths are read"])
-    path = Path(unquote(urlsplit(uri).path) if uri.startswith("file:///") else uri).resolve()
+    path = Path(canonical(uri))
     if path.is_dir():
         return FolderSource(str(path), f"{path}/", lambda: images_in(path))
     if not path.is_file():
         raise ManifestNotFound(uri)
     return FileSource(path, suffix_of(str(path)))
+
+
+def canonical(uri: str) -> str:
+    """`Source.uri` of what `open_source` opens there, whether something lies there or not."""
+    if "://" in uri and not uri.startswith("file:///"):
+        return uri
+    return str(Path(unquote(urlsplit(uri).path) if uri.startswith("file:///") else uri).resolve())
 
 
 def suffix_of(uri: str) -> str:

@@ -68,13 +68,13 @@ ADVICE: Mapping[str, Advice] = {
     ),
     "image_not_readable": Advice(
         FirstStep.OPERATOR,
-        "The photo is there, but the run may not read it.",
-        "Give the run's credentials read access to the photos.",
+        "The store or disk that image_uri names does not give the photo away.",
+        "The message has its words: most often the run's credentials lack read access.",
     ),
     "image_uri_unusable": Advice(
         FirstStep.MANIFEST,
-        "Photos cannot be read by addresses of this kind.",
-        "Use s3://, https:// or a path.",
+        "No photo can have this address.",
+        "Correct it: s3://BUCKET/KEY with a bucket's real name, https:// or a path.",
     ),
     "missing_sku": Advice(
         FirstStep.MANIFEST, "The row has no sku.", "Results are told apart by it: fill it in."
@@ -184,10 +184,15 @@ ADVICE: Mapping[str, Advice] = {
         "The video's file is not where the service said it is.",
         f"Somebody may have deleted it from the bucket. {_AGAIN}",
     ),
+    "content_unreadable": Advice(
+        FirstStep.OPERATOR,
+        "The object store does not give the finished video away.",
+        f"The message has its words: clocks or keys of service and store differ. {_AGAIN}",
+    ),
     "idempotency_conflict": Advice(
         FirstStep.MANIFEST,
-        "The row was sent before with another photo or other values: it changed during the run.",
-        "Begin another run for what has changed.",
+        "The row's photo was replaced again and again while the run was at it.",
+        "Leave it as it is, then run again with --retry-failed.",
     ),
     "content_expired": Advice(
         FirstStep.RUN_AGAIN,

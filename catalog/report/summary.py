@@ -1,6 +1,6 @@
 """A run so far: what was asked, and the sum of what its finished shards say."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,8 +61,13 @@ class RunSummary:
         return None if began is None or ended is None else ended - began
 
 
-def summarise(output: RunOutput, plan: RunPlan, stopped: str | None = None) -> RunSummary:
-    """Reads every marker, one request each.
+def summarise(
+    output: RunOutput,
+    plan: RunPlan,
+    stopped: str | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> RunSummary:
+    """Reads every marker, one request each; `progress` is called for each.
 
     Raises StorageError, MarkerDamaged, and PartOfAnother for a marker that is not this run's.
     """
@@ -71,6 +76,7 @@ def summarise(output: RunOutput, plan: RunPlan, stopped: str | None = None) -> R
     for marker in read_markers(output, shards):
         if marker.run_id != output.run_id or marker.shard >= plan.shards:
             raise PartOfAnother(marker.part_key, f"run {marker.run_id}, shard {marker.shard}")
+        progress()
         tally += marker.tally
         if marker.tally.rows > marker.tally.count(RowStatus.OK):
             faulty.append(marker.model_copy(update={"tally": Tally()}))  # a small one

@@ -110,7 +110,7 @@ def figures(summary: RunSummary) -> Iterator[Figure]:
     yield Figure(
         "shared results",
         words.count(tally.shared),
-        f"{words.share(tally.shared, videos)} of the videos needed no GPU: they equal another row",
+        f"{words.share(tally.shared, videos)} of the videos needed no GPU: the same one was stored",
     )
     if summary.wall_s:
         yield Figure(

@@ -28,6 +28,7 @@ def commit_shard(
     shard: Shard,
     rows: Iterable[ResultRow],
     schema: ResultSchema,
+    submission: str = "",
 ) -> ShardMarker:
     """`rows`: the shard's, all of them and in order. Gives the marker that stands, which is another
     driver's where that was quicker.
@@ -43,7 +44,7 @@ def commit_shard(
     stored = objects.stat(key)
     if stored is None or stored.size_bytes != marker.part_bytes:
         raise PartDamaged(key, f"{marker.part_bytes} bytes were written, the store has {stored}")
-    marker_key = output.marker_key(shard.id)
+    marker, marker_key = _under(submission, marker), output.marker_key(shard.id)
     if objects.put_if_absent(marker_key, marker.to_json(), "application/json"):
         return marker
     return ShardMarker.read(marker_key, objects.get(marker_key))
@@ -56,6 +57,7 @@ def replace_shard(
     standing: ShardMarker,
     rows: Iterable[ResultRow],
     schema: ResultSchema,
+    submission: str = "",
 ) -> ShardMarker:
     """A new part instead of the one that `standing` names, whose failed rows were tried again.
 
@@ -67,7 +69,7 @@ def replace_shard(
     part = write_part(output.run_id, fingerprint, rows, schema)
     if not objects.put_if_absent(key, part, _PARQUET):
         part = objects.get(key)
-    marker = marker_of(output, fingerprint, shard, part, round_)
+    marker = _under(submission, marker_of(output, fingerprint, shard, part, round_))
     objects.put(output.marker_key(shard.id), marker.to_json(), "application/json")
     objects.delete(standing.part_key)
     return marker
@@ -75,13 +77,20 @@ def replace_shard(
 
 def sweep_parts(output: RunOutput) -> None:
     """Removes parts of finished shards that their markers do not name: left by drivers that died
-    while they replaced one. `results/*.parquet` has every row once then."""
+    while they replaced one. `results/*.parquet` has every row once then.
+
+    Lists all parts; reads the markers of those shards that have several."""
     listed = output.objects.iter_objects(output.key("results/part-"))
     keys = [found.key for found in listed]
-    replaced = {key for key in keys if _shard_of(key) in _several(map(_shard_of, keys))}
+    several = _several(map(_shard_of, keys))
+    replaced = {key for key in keys if _shard_of(key) in several}
     named = {marker.part_key for marker in read_markers(output, {_shard_of(k) for k in replaced})}
     for key in replaced - named:
         output.objects.delete(key)
+
+
+def _under(submission: str, marker: ShardMarker) -> ShardMarker:
+    return marker.model_copy(update={"submission": submission})
 
 
 def _several(shards: Iterable[int]) -> set[int]:

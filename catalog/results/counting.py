@@ -80,13 +80,16 @@ def _stages(table: pa.Table) -> dict[str, StageTime]:
 
 
 def _tiers(table: pa.Table) -> dict[str, TierUse]:
-    at_work = table.filter(pc.and_(pc.is_valid(table["tier"]), pc.is_null(table["shared_with"])))
+    own = pc.is_null(table["shared_with"])
+    spent = pc.fill_null(pc.greater(table["gpu_seconds"], 0), False)  # on seeds not good enough
+    at_work = table.filter(pc.and_(pc.is_valid(table["tier"]), pc.or_(own, spent)))
     found = {}
     for tier in pc.unique(at_work["tier"]).to_pylist():
         rows = at_work.filter(pc.equal(at_work["tier"], tier))
         unpriced = rows.filter(pc.is_null(rows["cost"]))
+        made = rows.filter(pc.is_null(rows["shared_with"]))
         found[tier] = TierUse(
-            videos=_total(pc.equal(rows["status"], RowStatus.OK.value)),
+            videos=_total(pc.equal(made["status"], RowStatus.OK.value)),
             gpu_seconds=_total(rows["gpu_seconds"]),
             cost=_total(rows["cost"]),
             unpriced_seconds=_total(unpriced["gpu_seconds"]),

@@ -14,6 +14,7 @@ class ShardMarker(BaseModel):
     run_id: str
     shard: int
     round: int = 0  # how often its failed rows were tried again
+    submission: str = ""  # which asking made it: RunOptions.submission
     first_row: int
     part_key: str
     part_bytes: int

@@ -58,15 +58,19 @@ class ResultRow:
     score: float | None = None  # 0..1
     subject_first: float | None = None
     subject_mean: float | None = None
+    color_shift: float | None = None  # this and the other measures as in video.quality.Quality
+    lpips_first: float | None = None
+    lpips_mean: float | None = None
     flicker: float | None = None
     warp_error: float | None = None
+    tracked: float | None = None
     motion: float | None = None
     queue_s: float | None = None
     timings: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds of work
-    gpu_seconds: float | None = None
-    cost: float | None = None  # in the run's currency; None: the tier has no price
+    gpu_seconds: float | None = None  # of all videos made for the row, the gate's other seeds too
+    cost: float | None = None  # of these, in the run's currency; None: a tier has no price
     peak_vram_bytes: int | None = None
-    shared_with: str | None = None  # video whose result was used, without a GPU
+    shared_with: str | None = None  # video whose result was used; `ID_cN`: its candidate N
     started_at: float | None = None  # Unix seconds
     finished_at: float | None = None  # Unix seconds
     echoed: Mapping[str, object] = field(default_factory=dict)  # manifest column -> value
@@ -102,8 +106,9 @@ _COLUMNS = pa.schema(
         *((name, pa.string()) for name in ("video_uri", "poster_uri", "sha256")),
         ("bytes", pa.int64()),
         ("score", pa.float64()),
-        *((name, pa.float64()) for name in ("subject_first", "subject_mean")),
-        *((name, pa.float64()) for name in ("flicker", "warp_error", "motion")),
+        *((name, pa.float64()) for name in ("subject_first", "subject_mean", "color_shift")),
+        *((name, pa.float64()) for name in ("lpips_first", "lpips_mean")),
+        *((name, pa.float64()) for name in ("flicker", "warp_error", "tracked", "motion")),
         *((f"t_{name}", pa.float64()) for name in ("queue", *STAGES, "other")),
         *((name, pa.float64()) for name in ("gpu_seconds", "cost")),
         ("peak_vram_bytes", pa.int64()),
@@ -150,9 +155,10 @@ class ResultSchema:
         }
 
     def restored(self, record: Mapping[str, Any]) -> ResultRow:
-        """The row that `record` was made of, as a part has it; other stages are one, `other`."""
+        """The row that `record` was made of, as a part has it; other stages are one, `other`. A
+        part of an earlier release may lack columns."""
         stages = {stage: record[f"t_{stage}"] for stage in (*STAGES, "other")}
-        names = _COLUMNS.names
+        names = [name for name in _COLUMNS.names if name in record]
         same = {name: record[name] for name in names if name in ResultRow.__slots__}
         return ResultRow(
             **same

@@ -48,7 +48,8 @@ class StageTime(_Frozen):
 
 
 class TierUse(_Frozen):
-    """A class of GPU at work, on rows that failed in the end too."""
+    """A class of GPU at work on videos, those that the quality gate passed over included. A row
+    counts where its last video was made."""
 
     videos: int
     gpu_seconds: float

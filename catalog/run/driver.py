@@ -6,11 +6,14 @@ the same jobs.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import ParamSpec, TypeVar
 
+from catalog.errors import CatalogError
 from catalog.manifest.pinned import PinnedManifest, Shard
 from catalog.manifest.rows import BadRow, Row
 from catalog.report.publish import publish_report
@@ -20,12 +23,14 @@ from catalog.results.errors import ResultsError
 from catalog.results.marker import ShardMarker
 from catalog.results.part import read_part
 from catalog.results.row import ResultRow, ResultSchema, RowStatus
-from catalog.run.cancel import is_cancelled
-from catalog.run.errors import RunCancelled, RunError
+from catalog.run.cancel import cancel_jobs, is_cancelled
+from catalog.run.errors import RunCancelled, RunError, ServiceAway, TooManyFailures
 from catalog.run.plan import shards_of
 from catalog.run.progress import Counts, Progress
 from catalog.run.row import RowRunner, bad_row
 from storage.errors import StorageError
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +38,7 @@ T = TypeVar("T")
 _OPEN_SHARDS = 4
 """A slow row holds its shard open; so many of them stand in memory."""
 _LOOK_EVERY_S = 2.0
+_ENDS = (RunError, CatalogError, ResultsError, StorageError)
 
 
 class Driver:
@@ -45,25 +51,43 @@ class Driver:
         self._progress = Progress(Counts(plan.rows))
 
     async def run(self) -> RunSummary:
-        """Raises RunError, ResultsError and StorageError. Shards that have their marker by then
-        are finished for good; the next driver goes on with the others."""
-        output, stopped = self._rows.output, None
-        before = await self._insist(summarise, output, self._plan)
-        self._progress = Progress(Counts.of(self._plan.rows, before.tally))
+        """Raises RunError, CatalogError, ResultsError and StorageError. Shards that have their
+        marker by then are finished for good; the next driver goes on with the others."""
+        output, options = self._rows.output, self._rows.options
         try:
+            before = await self._insist(summarise, output, self._plan)
+            self._progress = Progress(Counts.of(self._plan.rows, before.tally))
             await self._insist(sweep_parts, output)
             finished = await self._insist(finished_shards, output)
-            again = before.faulty if self._rows.options.retry_failed else ()
-            await self._make(finished, {marker.shard: marker for marker in again})
-        except RunError as e:
-            stopped = str(e)
+            again = {m.shard: m for m in before.faulty if m.submission != options.submission}
+            await self._make(finished, again if options.retry_failed else {})
+        except ServiceAway as e:  # who has waited for so long waits no longer to say so
+            await self._try_to_leave(str(e))
             raise
-        finally:
-            if stopped is not None:
-                await self._rows.cancel_all()
-            await self._tell()
-            summary = await self._insist(publish_report, output, self._plan, time.time(), stopped)
-        return summary
+        except (RunCancelled, TooManyFailures) as e:
+            try:
+                await cancel_jobs(self._rows.service, self._rows.window, output.run_id)
+            finally:
+                await self._leave(str(e))
+            raise
+        except _ENDS as e:
+            await self._try_to_leave(str(e))
+            raise
+        return await self._leave(None)
+
+    async def _leave(self, stopped: str | None) -> RunSummary:
+        """`stopped`: why before its end."""
+        await self._tell()
+        output = self._rows.output
+        return await self._insist(publish_report, output, self._plan, time.time(), stopped)
+
+    async def _try_to_leave(self, stopped: str) -> None:
+        try:
+            await asyncio.to_thread(
+                publish_report, self._rows.output, self._plan, time.time(), stopped
+            )
+        except _ENDS:
+            log.exception("the report does not say why the run stopped")
 
     async def _make(self, finished: frozenset[int], again: Mapping[int, ShardMarker]) -> None:
         """The way of a run. `again`: shards whose failed rows are to be tried once more."""
@@ -77,42 +101,49 @@ class Driver:
                             continue
                         await self._room.acquire()
                         todo = await self._insist(self._todo, shard, standing)
-                        results = [await self._begin(row, shard, standing, tasks) for row in todo]
+                        results = [await self._begin(*row, shard, standing, tasks) for row in todo]
                         tasks.create_task(self._finish(shard, standing, results))
                 looking.cancel()
-        except* (RunError, ResultsError, StorageError) as several:
+        except* _ENDS as several:
             raise _first(several) from None
 
-    def _todo(self, shard: Shard, standing: ShardMarker | None) -> list[Row | BadRow | ResultRow]:
-        """The shard's rows; where they were made before, the results that stay as they are."""
+    def _todo(
+        self, shard: Shard, standing: ShardMarker | None
+    ) -> list[tuple[Row | BadRow, ResultRow | None]]:
+        """The shard's rows, with what became of them where it was made before."""
         rows = islice(self._manifest.read(shard), shard.rows)
         if standing is None:
-            return list(rows)
+            return [(row, None) for row in rows]
         part = read_part(standing.part_key, self._rows.output.objects.get(standing.part_key))
         found = map(self._schema.restored, part.to_pylist())
-        made = {result.row: result for result in found if result.status is RowStatus.OK}
-        return [made.get(row.index, row) for row in rows]
+        made = {result.row: result for result in found}
+        return [(row, made[row.index]) for row in rows]
 
     async def _begin(
         self,
-        row: Row | BadRow | ResultRow,
+        row: Row | BadRow,
+        made: ResultRow | None,
         shard: Shard,
         standing: ShardMarker | None,
         tasks: asyncio.TaskGroup,
     ) -> Awaitable[ResultRow]:
         """Returns once there is room for the row."""
-        if isinstance(row, ResultRow):
-            return _known(row)
-        if standing is not None:
-            self._progress.counts.take_back()
+        if made is not None:
+            if made.status is RowStatus.OK:
+                return _known(made)
+            self._progress.counts.take_back(made)
         if isinstance(row, BadRow):
             return tasks.create_task(self._noted(bad_row(row)))
         await self._rows.window.enter()
-        return tasks.create_task(self._through(row, shard, standing.round + 1 if standing else 0))
+        round_ = standing.round + 1 if standing else 0
+        return tasks.create_task(self._through(row, made, shard, round_))
 
-    async def _through(self, row: Row, shard: Shard, round_: int) -> ResultRow:
+    async def _through(
+        self, row: Row, made: ResultRow | None, shard: Shard, round_: int
+    ) -> ResultRow:
         try:
-            return await self._noted(await self._rows.run(row, f"{shard.id:05d}", round_))
+            result = await self._rows.run(row, f"{shard.id:05d}", round_)
+            return await self._noted(result if made is None else _on_top_of(made, result))
         finally:
             self._rows.window.leave()
 
@@ -131,10 +162,12 @@ class Driver:
     ) -> None:
         rows = [await result for result in results]
         output, fingerprint, schema = self._rows.output, self._plan.fingerprint, self._schema
+        asked = self._rows.options.submission
         if standing is None:
-            await self._insist(commit_shard, output, fingerprint, shard, rows, schema)
+            await self._insist(commit_shard, output, fingerprint, shard, rows, schema, asked)
         else:
-            await self._insist(replace_shard, output, fingerprint, shard, standing, rows, schema)
+            about = fingerprint, shard, standing, rows, schema, asked
+            await self._insist(replace_shard, output, *about)
         self._room.release()
 
     async def _look_after(self) -> None:
@@ -153,6 +186,19 @@ class Driver:
     async def _insist(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """In a thread, and again where a store is away. Raises ServiceAway."""
         return await self._rows.window.insist(lambda: asyncio.to_thread(call, *args, **kwargs))
+
+
+def _on_top_of(made: ResultRow, result: ResultRow) -> ResultRow:
+    """With what the row's earlier rounds took of GPUs."""
+    rounds = [row for row in (made, result) if row.gpu_seconds is not None]
+    if not rounds:
+        return result
+    costs = [row.cost for row in rounds]
+    return replace(
+        result,
+        gpu_seconds=sum(row.gpu_seconds or 0.0 for row in rounds),
+        cost=None if None in costs else sum(cost or 0.0 for cost in costs),
+    )
 
 
 def _known(result: ResultRow) -> Awaitable[ResultRow]:

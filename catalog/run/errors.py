@@ -19,9 +19,10 @@ class RunError(Exception):
 class TryLater(RunError):
     retryable = True
 
-    def __init__(self, reason: str, after_s: float):
-        super().__init__(reason, after_s)
+    def __init__(self, reason: str, after_s: float, away_s: float = 0.0):
+        super().__init__(reason, after_s, away_s)
         self.reason, self.after_s = reason, after_s  # at least that long
+        self.away_s = away_s  # for how long it has answered nobody; 0: it has answered this
 
     def __str__(self) -> str:
         return self.reason

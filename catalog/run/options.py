@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from typing import Any
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,11 +20,15 @@ class RunOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     manifest_uri: str
-    output_uri: str = Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+[^/]$")
+    output_uri: str = Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/](.*[^/])?$")
     preset: str | None = Field(None, description="of rows that name none")
     category: str | None = Field(None, description="of rows that name none")
     seed: int = Field(0, ge=0, lt=2**63, description="of rows that name none")
     retry_failed: bool = Field(False, description="rows that failed in finished shards, again")
+    submission: str = Field(
+        default_factory=lambda: uuid4().hex,
+        description="one for all drivers of one asking: what failed under it, it tries no more",
+    )
     limit: int | None = Field(None, gt=0, description="rows; the manifest's first ones")
     max_failures: str | None = Field(None, pattern=r"^\d+$|^(100|\d{1,2})(\.\d+)?%$")
     min_score: float = Field(0.0, ge=0, le=1, description="0: no quality gate")
@@ -48,6 +53,7 @@ class RunOptions(BaseModel):
                 "output_uri",
                 "max_failures",
                 "retry_failed",
+                "submission",
                 "in_flight",
                 "patience_s",
                 "photo_prefixes",
@@ -100,6 +106,11 @@ class RunOptions(BaseModel):
 def job_key(run_id: str, row: int, try_number: int, again: int, round_: int) -> str:
     """The idempotency key of a row's job."""
     return f"{run_id}:{row}:{try_number}:{again}:{round_}"
+
+
+def is_job_key(run_id: str, key: str) -> bool:
+    """Whether `job_key` makes such keys; a tenant may give any to videos of his own."""
+    return re.fullmatch(rf"{re.escape(run_id)}(:\d+){{4}}", key) is not None
 
 
 def row_of_key(key: str) -> int:

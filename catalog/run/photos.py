@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from catalog.run.config import is_under
 from catalog.run.errors import PhotoUnusable
 from deployments.egress.client import Egress, EgressError
-from storage.errors import ObjectNotFound, StoreMisconfigured
+from storage.errors import ObjectNotFound, StorageError, StoreUnavailable
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 
 _FETCH_WAITS_S = (1, 5, 20)  # somebody else's server: the row fails, the run goes on
@@ -30,20 +29,26 @@ class Photos:
         self._buckets: dict[str, S3ObjectStore] = {}
 
     async def read(self, uri: str) -> bytes:
-        """Raises PhotoUnusable, and StoreUnavailable where it may be had in a while."""
-        scheme = urlsplit(uri).scheme
-        if scheme == "https":
-            return await self._fetched(uri)
-        if self._prefixes is not None and not is_under(uri, self._prefixes):
-            raise PhotoUnusable("image_not_allowed", f"{uri} is not where you may read photos")
-        read = {"s3": self._object, "file": self._file, "": self._file}.get(scheme)
-        if read is None:
-            raise PhotoUnusable("image_uri_unusable", f"no way to read {scheme}:// addresses")
-        return await asyncio.to_thread(read, uri)
+        """`uri` is `s3://BUCKET/KEY`, `https://…` or an absolute path.
+
+        Raises PhotoUnusable, and StoreUnavailable where it may be had in a while."""
+        try:
+            if uri.startswith("https://"):
+                return await self._fetched(uri)
+            if self._prefixes is not None and not is_under(uri, self._prefixes):
+                raise PhotoUnusable("image_not_allowed", f"{uri} is not where you may read photos")
+            read = self._object if uri.startswith("s3://") else self._file
+            return await asyncio.to_thread(read, uri)
+        except StoreUnavailable:
+            raise
+        except StorageError as e:
+            raise PhotoUnusable("image_not_readable", f"{uri}: {e}") from e
+        except ValueError as e:  # of a bucket, key or path that cannot be
+            raise PhotoUnusable("image_uri_unusable", f"{uri!r} cannot be read: {e}") from e
 
     def _object(self, uri: str) -> bytes:
-        parts = urlsplit(uri)
-        bucket, key = parts.netloc, parts.path.removeprefix("/")
+        # Not urlsplit: a key may hold ? and #, which S3 does not take for more than letters.
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
         objects = self._buckets.get(bucket)
         if objects is None:
             config = self._store.model_copy(update={"bucket": bucket})
@@ -56,11 +61,9 @@ class Photos:
             return objects.get(key)
         except ObjectNotFound as e:
             raise PhotoUnusable("image_not_found", f"there is no {uri}") from e
-        except StoreMisconfigured as e:
-            raise PhotoUnusable("image_not_readable", f"{uri}: {e}") from e
 
     def _file(self, uri: str) -> bytes:
-        path = Path(unquote(urlsplit(uri).path)) if uri.startswith("file:") else Path(uri)
+        path = Path(uri)
         try:
             self._check_size(uri, path.stat().st_size)
             return path.read_bytes()

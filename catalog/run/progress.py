@@ -39,20 +39,21 @@ class Counts:
             sum(tier.cost for tier in tally.tiers.values()),
         )
 
-    def take_back(self) -> None:
-        """A failed row that is tried again."""
-        self.done -= 1
-        self.failed -= 1
-
     def add(self, row: ResultRow) -> None:
-        self.done += 1
-        self.ok += row.status is RowStatus.OK
-        self.failed += row.status is RowStatus.FAILED
-        self.cancelled += row.status is RowStatus.CANCELLED
-        self.shared += row.shared_with is not None
-        if row.shared_with is None:
-            self.gpu_seconds += row.gpu_seconds or 0.0
-            self.cost += row.cost or 0.0
+        self._count(row, 1)
+
+    def take_back(self, row: ResultRow) -> None:
+        """It is tried again, and comes back with what it has used by then."""
+        self._count(row, -1)
+
+    def _count(self, row: ResultRow, by: int) -> None:
+        self.done += by
+        self.ok += by * (row.status is RowStatus.OK)
+        self.failed += by * (row.status is RowStatus.FAILED)
+        self.cancelled += by * (row.status is RowStatus.CANCELLED)
+        self.shared += by * (row.shared_with is not None)
+        self.gpu_seconds += by * (row.gpu_seconds or 0.0)
+        self.cost += by * (row.cost or 0.0)
 
 
 @dataclass(slots=True)

@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from catalog.manifest.rows import BadRow, Row
@@ -15,8 +15,27 @@ from catalog.run.options import RunOptions, job_key, readable
 from catalog.run.photos import Photos
 from catalog.run.service import TERMINAL, Service, Video
 from catalog.run.window import Window
+from video.errors import PhotoTooLarge, PhotoTooSmall, UndecodablePhoto, UnsupportedPhotoType
 
-_CANCELLED_TRIES = 10
+_NEW_JOBS = 10
+"""That a row may ask for, one after the other was lost to it."""
+
+_PHOTO_ERRORS = (UnsupportedPhotoType, UndecodablePhoto, PhotoTooSmall, PhotoTooLarge)
+_OF_THE_REQUEST = frozenset({"does_not_fit", *(error.code for error in _PHOTO_ERRORS)})
+"""Codes of failed jobs that another request would not have had."""
+
+_MEASURES = (
+    "score",
+    "subject_first",
+    "subject_mean",
+    "color_shift",
+    "lpips_first",
+    "lpips_mean",
+    "flicker",
+    "warp_error",
+    "tracked",
+    "motion",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +47,6 @@ class RowRunner:
     photos: Photos
     output: RunOutput
     window: Window
-    live: set[str] = field(default_factory=set)  # ids of the videos under way
 
     async def run(self, row: Row, folder: str, round_: int) -> ResultRow:
         """Never raises for what is wrong with the row: that is its result.
@@ -38,20 +56,24 @@ class RowRunner:
         and how often its failure was tried again (`round_`).
         """
         began = time.time()
+        ended: list[Video] = []
         try:
             photo = await self.window.insist(lambda: self.photos.read(row.image_uri))
-            video = await self._best_try(row, photo, round_)
-            return await self._result(row, video, folder, began)
+            video = await self._best_try(row, photo, round_, ended)
+            facts = _facts(video, ended) | {"started_at": began}
+            return await self._result(row, video, folder, facts)
         except PhotoUnusable as e:
             return _failed(row, "invalid_request_error", e.code, e.message, began)
         except Refused as e:
-            return _failed(row, e.type, e.code, e.message, began)
+            known = _facts(ended[-1], ended) if ended else {}
+            return _failed(row, e.type, e.code, e.message, began, **known)
 
-    async def _best_try(self, row: Row, photo: bytes, round_: int) -> Video:
-        """The first video that is good enough, else the best: the gate tries other seeds."""
+    async def _best_try(self, row: Row, photo: bytes, round_: int, ended: list[Video]) -> Video:
+        """The first video that is good enough, else the best: the gate tries other seeds. `ended`
+        gets every one that was asked for."""
         best: Video | None = None
         for number in range(1 + self.options.quality_retries):
-            video = await self._video(row, photo, number, round_)
+            video = await self._video(row, photo, number, round_, ended)
             if video["status"] != "completed" or _score(video) >= self.options.min_score:
                 return video
             if best is None or _score(video) > _score(best):
@@ -59,36 +81,40 @@ class RowRunner:
         assert best is not None
         return best
 
-    async def _video(self, row: Row, photo: bytes, number: int, round_: int) -> Video:
-        """One job; another one where an earlier driver, or somebody, cancelled that."""
+    async def _video(
+        self, row: Row, photo: bytes, number: int, round_: int, ended: list[Video]
+    ) -> Video:
+        """One job; another one where somebody cancelled that, it is not kept any longer, or its
+        photo has been replaced since."""
         fields = self.options.fields(row, number)
-        for again in range(_CANCELLED_TRIES):
+        for again in range(_NEW_JOBS):
             once = job_key(self.options.run_id, row.index, number, again, round_)
-            video = await self._ended(fields, photo, once)
-            if video["status"] != "cancelled":
+            try:
+                video = await self._ended(fields, photo, once)
+            except Refused as e:
+                if e.code != "idempotency_conflict" or again == _NEW_JOBS - 1:
+                    raise
+                continue
+            ended.append(video)
+            if not _is_lost(video):
                 break
         return video
 
     async def _ended(self, fields: Mapping[str, str], photo: bytes, once: str) -> Video:
         answer = await self.window.insist(lambda: self.service.create(fields, photo, once))
         video_id = answer.video["id"]
-        self.live.add(video_id)
-        try:
-            while answer.video["status"] not in TERMINAL:
-                await asyncio.sleep(answer.poll_after_s)
-                answer = await self.window.insist(lambda: self.service.get(video_id))
-            self.live.discard(video_id)
-        except Refused:  # deleted by somebody
-            self.live.discard(video_id)
-            raise
+        while answer.video["status"] not in TERMINAL:
+            await asyncio.sleep(answer.poll_after_s)
+            answer = await self.window.insist(lambda: self.service.get(video_id))
         return answer.video
 
-    async def _result(self, row: Row, video: Video, folder: str, began: float) -> ResultRow:
-        facts = _facts(video) | {"started_at": began, "finished_at": time.time()}
+    async def _result(
+        self, row: Row, video: Video, folder: str, facts: Mapping[str, Any]
+    ) -> ResultRow:
         if problem := self._problem(video):
-            status, code, message = problem
-            error = {"error_type": "server_error", "error_code": code, "error_message": message}
-            return _row(row, status, **error, **facts)
+            status, type_, code, message = problem
+            error = {"error_type": type_, "error_code": code, "error_message": message}
+            return _row(row, status, **error, **facts, finished_at=time.time())
         name = f"videos/{folder}/{readable(row.sku, row.index)}"
         content = await self._copy(video["id"], "video", f"{name}.mp4", "video/mp4")
         await self._copy(video["id"], "thumbnail", f"{name}.webp", "image/webp")
@@ -100,19 +126,23 @@ class RowRunner:
             sha256=hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),
             **facts,
+            finished_at=time.time(),
         )
 
-    def _problem(self, video: Video) -> tuple[RowStatus, str, str] | None:
+    def _problem(self, video: Video) -> tuple[RowStatus, str, str, str] | None:
+        """Status, type, code and message of the error."""
         if video["status"] == "cancelled":
-            return RowStatus.CANCELLED, "cancelled", "the job was cancelled"
+            return RowStatus.CANCELLED, "cancelled_error", "cancelled", "the job was cancelled"
         if video["status"] == "failed":
-            return RowStatus.FAILED, video["error"]["code"], video["error"]["message"]
+            code, message = video["error"]["code"], video["error"]["message"]
+            type_ = "invalid_request_error" if code in _OF_THE_REQUEST else "server_error"
+            return RowStatus.FAILED, type_, code, message
         if (score := _score(video)) < self.options.min_score:
             message = (
                 f"the best of {1 + self.options.quality_retries} seeds scores {score:.2f},"
                 f" {self.options.min_score:g} is asked for"
             )
-            return RowStatus.FAILED, "quality_gate_failed", message
+            return RowStatus.FAILED, "quality_error", "quality_gate_failed", message
         return None
 
     async def _copy(self, video_id: str, variant: str, name: str, media_type: str) -> bytes:
@@ -122,21 +152,17 @@ class RowRunner:
         await self.window.insist(lambda: asyncio.to_thread(objects.put, key, content, media_type))
         return content
 
-    async def cancel_all(self) -> None:
-        """What is under way, as far as the service can be reached for it."""
-        await asyncio.gather(*map(self.service.cancel, self.live), return_exceptions=True)
-
 
 def bad_row(row: BadRow) -> ResultRow:
     return _failed(row, "invalid_request_error", row.problem.code, str(row), None)
 
 
 def _failed(
-    row: Row | BadRow, type_: str, code: str, message: str, began: float | None
+    row: Row | BadRow, type_: str, code: str, message: str, began: float | None, **facts: Any
 ) -> ResultRow:
     error = {"error_type": type_, "error_code": code, "error_message": message}
     moments = {"started_at": began, "finished_at": time.time()}
-    return _row(row, RowStatus.FAILED, **error, **moments)
+    return _row(row, RowStatus.FAILED, **error, **moments, **facts)
 
 
 def _row(row: Row | BadRow, status: RowStatus, **facts: Any) -> ResultRow:
@@ -145,24 +171,48 @@ def _row(row: Row | BadRow, status: RowStatus, **facts: Any) -> ResultRow:
     )
 
 
+def _selected(video: Video) -> dict[str, Any]:
+    """The candidate that is the video; empty before there is one."""
+    return next((found for found in video["candidates"] if found["selected"]), {})
+
+
+def _is_lost(video: Video) -> bool:
+    if video["status"] == "completed":
+        return not _selected(video)["kept"]
+    return bool(video["status"] == "cancelled")
+
+
 def _score(video: Video) -> float:
-    """Of its best candidate; 0 where nothing could be measured."""
-    return max((c["score"] or 0.0 for c in video["candidates"]), default=0.0)
+    """0 where nothing could be measured."""
+    return _selected(video).get("score") or 0.0
 
 
-def _facts(video: Video) -> dict[str, Any]:
-    """Columns of the result, as far as they are known for a video that ended so."""
+def _spent(videos: Sequence[Video]) -> dict[str, Any]:
+    """What a row has taken of GPUs: of all its videos, those that were not good enough included."""
+    usages = [video["usage"] for video in videos if video["usage"]]
+    if not usages:
+        return {}
+    costs = [usage["cost"] for usage in usages]
+    return {
+        "gpu_seconds": sum(usage["gpu_seconds"] for usage in usages),
+        "cost": None if None in costs else sum(costs),
+        "peak_vram_bytes": max(usage["peak_vram_bytes"] or 0 for usage in usages) or None,
+    }
+
+
+def _facts(video: Video, ended: Sequence[Video]) -> dict[str, Any]:
+    """Columns of the result, as far as they are known for a video that ended so; `ended`: all that
+    were asked for in the row's name."""
     width, height = map(int, video["size"].split("x"))
-    usage, timings = video["usage"] or {}, dict(video["timings"])
-    best: dict[str, Any] = max(video["candidates"], key=lambda c: c["score"] or 0.0, default={})
-    measured = ("score", "subject_first", "subject_mean", "flicker", "warp_error", "motion")
+    selected, timings = _selected(video), dict(video["timings"])
     return {
         "video_id": video["id"],
         "attempts": video["attempt"],
         "downgrades": tuple(step["step"] for step in video["downgrades"]),
         "tier": video["tier"],
         "model": video["model"],
-        "seed": best.get("seed", video["seed"]),
+        "model_revision": video["model_revision"],
+        "seed": selected.get("seed", video["seed"]),
         "width": width,
         "height": height,
         "frames": video["output_num_frames"],
@@ -170,8 +220,7 @@ def _facts(video: Video) -> dict[str, Any]:
         "seconds": float(video["seconds"]),
         "queue_s": timings.pop("queued", None),
         "timings": timings,
-        "gpu_seconds": usage.get("gpu_seconds"),
-        "cost": usage.get("cost"),
-        "peak_vram_bytes": usage.get("peak_vram_bytes"),
-        "shared_with": "a stored result" if usage and not video["timings"] else None,
-    } | {name: best.get(name) for name in measured}
+        "shared_with": video["shared_with"],
+        **_spent(ended),
+        **{name: selected.get(name) for name in _MEASURES},
+    }

@@ -3,7 +3,8 @@ drivers after the first one count on from there, because what watches over a job
 still writes under its id for a while."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
@@ -13,6 +14,9 @@ from catalog.run.options import RunOptions
 
 STOPPED = 3
 """Exit code of a driver that ended before its run, and knows why."""
+
+AWAY = 4
+"""Exit code of a driver that found nobody to work with; another one may."""
 
 _KIND = "shopreel-catalog"
 
@@ -42,7 +46,8 @@ class DriverJob:
 
     @property
     def is_lost(self) -> bool:
-        """It was killed, or the node under it: another one would go on where it was."""
+        """It was killed, or the node under it, or was AWAY: another one would go on where it
+        was."""
         return self.status is JobStatus.FAILED and self.exit_code not in (1, STOPPED)
 
     @property
@@ -81,11 +86,12 @@ class DriverJobs:
             "tenant": tenant,
         }
         try:
-            self._client.submit_job(
-                entrypoint=shlex.join(command),
-                submission_id=_submission_id(options.run_id, last.number + 1 if last else 1),
-                metadata=about,
-            )
+            with _reaching():
+                self._client.submit_job(
+                    entrypoint=shlex.join(command),
+                    submission_id=_submission_id(options.run_id, last.number + 1 if last else 1),
+                    metadata=about,
+                )
         except RuntimeError:  # somebody else's was quicker
             found = self.find(options.run_id)
             if found is None or not found.is_at_work:
@@ -99,20 +105,32 @@ class DriverJobs:
 
     def list(self) -> Sequence[DriverJob]:
         """The last driver of each run, the newest first."""
-        found = [_driver(job) for job in self._client.list_jobs() if _is_ours(job)]
+        with _reaching():
+            found = [_driver(job) for job in self._client.list_jobs() if _is_ours(job)]
         last = {job.run_id: job for job in sorted(found, key=lambda job: job.number)}
         return sorted(last.values(), key=lambda job: job.started_at or float("inf"), reverse=True)
 
     def stop(self, run_id: str) -> None:
         """By SIGTERM, by SIGKILL some seconds later; returns when that is asked for."""
         if (last := self.find(run_id)) is not None:
-            self._client.stop_job(last.submission_id)
+            with _reaching():
+                self._client.stop_job(last.submission_id)
 
     def logs(self, run_id: str) -> str:
         """What its last driver has printed."""
         last = self.find(run_id)
-        printed: str = "" if last is None else self._client.get_job_logs(last.submission_id)
+        with _reaching():
+            printed: str = "" if last is None else self._client.get_job_logs(last.submission_id)
         return printed
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """Raises ConnectionError: what `requests` raises has that name, and is none."""
+    try:
+        yield
+    except OSError as e:
+        raise ConnectionError(f"the Ray dashboard does not answer: {e}") from e
 
 
 def _submission_id(run_id: str, number: int) -> str:

@@ -41,17 +41,25 @@ class Window:
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Its answer, as often as TryLater or StoreUnavailable come instead. Raises ServiceAway
-        after the run's patience."""
-        since = time.monotonic()
+        after the run's patience: with a service that answers nobody, or with a store that does not
+        answer this. Who answers that he is busy may be so for ever."""
+        store_away_s = 0.0
         while True:
             while (wait_s := self._closed_until - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
+            began = time.monotonic()
             try:
                 return await call()
-            except (TryLater, StoreUnavailable) as e:
-                waited_s = time.monotonic() - since
-                if waited_s > self._patience_s:
-                    raise ServiceAway(waited_s, str(e)) from e
-                again_s = e.after_s if isinstance(e, TryLater) else _STORE_AGAIN_S
-                self._closed_until = max(self._closed_until, time.monotonic() + again_s)
-                self._reason = str(e)
+            except TryLater as e:
+                self._hold(e, e.away_s, e.after_s)
+            except StoreUnavailable as e:
+                # Not since the first try: the service may have held this back for hours between.
+                store_away_s += time.monotonic() - began + _STORE_AGAIN_S
+                self._hold(e, store_away_s, _STORE_AGAIN_S)
+
+    def _hold(self, error: Exception, away_s: float, again_s: float) -> None:
+        """Raises ServiceAway."""
+        if away_s > self._patience_s:
+            raise ServiceAway(away_s, str(error)) from error
+        self._closed_until = max(self._closed_until, time.monotonic() + again_s)
+        self._reason = str(error)

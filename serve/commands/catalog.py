@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from catalog.errors import CatalogError
-from catalog.manifest.pinning import check
+from catalog.errors import CatalogError, ManifestNotFound
+from catalog.manifest.pinned import PinnedManifest
+from catalog.manifest.pinning import check, is_outdated
 from catalog.manifest.source import open_source
-from catalog.report.publish import publish_report
+from catalog.report.publish import FILES, published, write_report
 from catalog.results.errors import ResultsError
 from catalog.results.output import RunOutput
 from catalog.run.cancel import ask_to_cancel, forget_cancelling
@@ -24,23 +24,13 @@ from catalog.run.errors import RunError
 from catalog.run.options import RunOptions
 from catalog.run.plan import read_plan
 from catalog.run.progress import read_progress
-from catalog.run.submission import DriverJobs
 from serve.catalog_driver import driver_command
 from serve.commands.catalog_cluster import Cluster, NoCluster
+from serve.commands.catalog_follow import RunEnded, follow_run, start, stop, words_on
 from serve.config import ConfigError
-from storage.errors import StorageError, StoreUnavailable
-
-_POLL_S = 1.0
-_RESTARTS = 5
-"""In a row, of a driver that was killed, while somebody follows."""
-_SHOWN_PROBLEMS = 20
+from storage.errors import StorageError
 
 console = Console(stderr=True)
-
-
-class RunEnded(Exception):
-    """Before its end; says why."""
-
 
 _FAULTS = (
     NoCluster,
@@ -63,14 +53,16 @@ def run_run(
         if dry_run:
             _dry_run(asked, cluster)
             return
-        drivers = cluster.drivers()
+        drivers, output = cluster.drivers(), cluster.output(asked.output_uri)
         command = driver_command(asked, tenant, cluster.dashboard_url)
-        forget_cancelling(cluster.output(asked.output_uri))
-        started = drivers.start(asked, tenant, command)
+        _tell_outdated(asked, cluster)
+        forget_cancelling(output)
+        started = start(asked, tenant, command, drivers, output)
         is_at_work = "started" if started else "is at work already"
         console.print(f"{asked.run_id} {is_at_work}; results: {asked.output_uri}", highlight=False)
         if follow:
-            _follow(asked, tenant, command, drivers, cluster.output(asked.output_uri))
+            end = follow_run(asked, tenant, command, drivers, output, console)
+            typer.echo(f"{output.uri}/report.html  {end}")
 
 
 def run_status(run: str, cluster: Cluster, as_json: bool) -> None:
@@ -84,14 +76,23 @@ def run_status(run: str, cluster: Cluster, as_json: bool) -> None:
             found = {"run_id": output.run_id, "output": output.uri, "driver": driver, **progress}
             typer.echo(json.dumps(found, indent=1))
         else:
-            typer.echo(f"{output.run_id}  {output.uri}  driver: {driver}\n{_words(progress)}")
+            typer.echo(f"{output.run_id}  {output.uri}  driver: {driver}\n{words_on(progress)}")
 
 
-def run_cancel(run: str, cluster: Cluster) -> None:
+def run_cancel(run: str, tenant: str, cluster: Cluster) -> None:
+    """`tenant`: whose the run is, where Ray has forgotten its job."""
     with _told():
-        output = cluster.output_of(run)
+        output, drivers = cluster.output_of(run), cluster.drivers()
+        plan, job = read_plan(output), drivers.find(output.run_id)
+        if plan is None and job is None:
+            raise NoCluster(f"no run has begun in {output.uri}")
         ask_to_cancel(output)
-        typer.echo(f"{output.run_id} stops within seconds; its jobs under way are cancelled")
+        # A driver that finds its run cancelled cancels its jobs; so one is needed for a dead one's.
+        manifest_uri = job.manifest_uri if job else plan.manifest_uri if plan else ""
+        asked = RunOptions(manifest_uri=manifest_uri, output_uri=output.uri)
+        owner = job.tenant if job else tenant
+        command = driver_command(asked, owner, cluster.dashboard_url)
+        typer.echo(f"{output.run_id}: {stop(asked, owner, command, drivers)}")
 
 
 def run_list(cluster: Cluster, as_json: bool) -> None:
@@ -119,25 +120,62 @@ def run_list(cluster: Cluster, as_json: bool) -> None:
 
 
 def run_report(run: str, out: Path, videos: bool, cluster: Cluster) -> None:
-    """Into the folder `out`: the report as of now and the tables, with `videos` all of it."""
+    """Into the folder `out`: the report as of now and the tables, with `videos` all of it. The
+    run's folder stays as it is: its drivers write there."""
     with _told():
         output = cluster.output_of(run)
         plan = read_plan(output)
         if plan is None:
             raise NoCluster(f"no run has begun in {output.uri}")
-        publish_report(output, plan, time.time())
-        wanted = ("",) if videos else ("report.html", "errors.csv", "run.json", "results/")
-        number = 0
-        for name in wanted:
-            for found in output.objects.iter_objects(output.key(name)):
-                inside = found.key.removeprefix(f"{output.prefix}/")
-                if inside.startswith("_"):
-                    continue
-                path = out / inside
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(output.objects.get(found.key))
-                number += 1
-        typer.echo(f"{out / 'report.html'}  ({number} files)")
+        out.mkdir(parents=True, exist_ok=True)
+        fetched = set(_fetched(output, "" if videos else "results/", out))
+        for path in (out / "results").glob("part-*.parquet"):
+            if path not in fetched:  # of an earlier report; its rows were tried again since
+                path.unlink()
+        write_report(output, plan, out, time.time(), _stopped(output, cluster))
+        typer.echo(f"{out / 'report.html'}  ({len(fetched) + len(FILES)} files)")
+
+
+def _fetched(output: RunOutput, under: str, out: Path) -> Iterator[Path]:
+    for found in output.objects.iter_objects(output.key(under)):
+        inside = found.key.removeprefix(f"{output.prefix}/")
+        if inside.startswith("_") or inside in FILES:
+            continue
+        path = out / inside
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(output.objects.get(found.key))
+        yield path
+
+
+def _stopped(output: RunOutput, cluster: Cluster) -> str | None:
+    """Why the run does not go on; None: a driver is at work."""
+    said = published(output)
+    told = None if said is None else said.stopped
+    try:
+        job = cluster.drivers().find(output.run_id)
+    except (NoCluster, ConnectionError, RuntimeError):  # S3 alone tells what was made
+        return told
+    if job is not None and job.is_at_work:
+        return None
+    return told or "no driver is at work; the same command continues the run"
+
+
+def _tell_outdated(options: RunOptions, cluster: Cluster) -> None:
+    """That the manifest has changed since this run began, which keeps to what it was."""
+    standing = PinnedManifest.open(cluster.bucket(options.bucket), options.prefix)
+    if standing is None:
+        return
+    try:
+        outdated = is_outdated(standing.pin, open_source(options.manifest_uri, cluster.bucket))
+    except ManifestNotFound:
+        return
+    if outdated:
+        console.print(
+            f"{options.manifest_uri} has changed since this run began, which goes on with its"
+            " rows of then; another --output begins a run of the new ones",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _absolute(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,96 +197,6 @@ def _dry_run(options: RunOptions, cluster: Cluster) -> None:
     typer.echo(f"{found.rows} rows, {found.rows - bad} of them usable")
     for code, count in found.problems.items():
         typer.echo(f"  {count} {code}")
-
-
-def _follow(
-    options: RunOptions,
-    tenant: str,
-    command: Sequence[str],
-    drivers: DriverJobs,
-    output: RunOutput,
-) -> None:
-    """Until the run ends. A driver that was killed is started again; the service goes on anyway."""
-    restarts = done = 0
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[words]}"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as bar:
-        task = bar.add_task("reading the manifest", total=None, words="")
-        while True:
-            time.sleep(_POLL_S)
-            progress = _known_progress(output) or {"done": 0}
-            if progress["done"] > done:
-                restarts, done = 0, progress["done"]
-            _show(bar, task, progress)
-            job = drivers.find(options.run_id)
-            if job is not None and job.is_at_work:
-                continue
-            if job is not None and not job.is_lost:
-                break
-            if restarts == _RESTARTS:
-                raise RunEnded(f"its driver was lost {restarts + 1} times in a row")
-            restarts += 1
-            console.print(f"the driver is gone; starting it again ({restarts} of {_RESTARTS})")
-            drivers.start(options, tenant, command)
-        _show(bar, task, _known_progress(output) or {"done": 0})
-    if not job.has_succeeded:
-        raise RunEnded(_last_line(drivers.logs(options.run_id)) or str(job.status))
-    typer.echo(f"{output.uri}/report.html  {_words(read_progress(output) or {})}")
-
-
-def _known_progress(output: RunOutput) -> Mapping[str, Any] | None:
-    """None also where the store is away: the run waits for it, and so do its followers."""
-    try:
-        return read_progress(output)
-    except StoreUnavailable:
-        return None
-
-
-def _show(bar: Progress, task: TaskID, progress: Mapping[str, Any]) -> None:
-    if progress["done"]:
-        bar.update(
-            task,
-            description="making videos",
-            total=progress["rows"],
-            completed=progress["done"],
-            words=_words(progress),
-        )
-
-
-def _words(progress: Mapping[str, Any]) -> str:
-    """One line for people."""
-    if not progress:
-        return "no row is done yet"
-    words = [f"{progress['done']} of {progress['rows']}: {progress['ok']} videos"]
-    for count, what in ((progress["failed"], "failed"), (progress["shared"], "shared")):
-        if count:
-            words.append(f"{count} {what}")
-    if rate := progress["rows_per_s"]:
-        words.append(f"{3600 * rate:.0f}/h")
-    if eta_s := progress["eta_s"]:
-        words.append(f"{_duration(eta_s)} to go")
-    words.append(f"{progress['gpu_seconds']:.0f} GPU-seconds")
-    if progress["cost"]:
-        words.append(f"cost {progress['cost']:.2f}")
-    if reason := progress["waiting_for"]:
-        words.append(f"waiting: {reason}")
-    return ", ".join(words)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{rest:02}"
-
-
-def _last_line(log: str) -> str:
-    lines = [line for line in log.splitlines() if line.strip()]
-    return lines[-1].removeprefix("stopped: ") if lines else ""
 
 
 @contextmanager

@@ -90,6 +90,9 @@ def show_run(
 @catalog.command("cancel")
 def cancel_run(
     run: Run,
+    tenant: Annotated[
+        str, typer.Option(help="Whose it is, where Ray has forgotten the run.")
+    ] = "default",
     address: Dashboard = None,
     config: ConfigFile = None,
     data: DataFolder = DEFAULT_DATA,
@@ -98,7 +101,7 @@ def cancel_run(
     cluster = _cluster(address, config, data)
     from serve.commands.catalog import run_cancel
 
-    run_cancel(run, cluster)
+    run_cancel(run, tenant, cluster)
 
 
 @catalog.command("report")
@@ -112,7 +115,7 @@ def report_run(
     config: ConfigFile = None,
     data: DataFolder = DEFAULT_DATA,
 ) -> None:
-    """Write the report as of now and fetch it, with the tables, into a folder."""
+    """Write the report as of now, with the tables, into a folder of this machine."""
     cluster = _cluster(address, config, data)
     from serve.commands.catalog import run_report
 

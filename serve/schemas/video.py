@@ -114,6 +114,11 @@ class Video(BaseModel):
     )
     attempt: int
     tier: str | None = Field(description="class of GPU that makes or made it")
+    model_revision: str = Field(description="sha256 of the model's weights")
+    shared_with: str | None = Field(
+        description="earlier video whose stored result this one took, without a GPU; `ID_cN`: its"
+        " candidate N"
+    )
     seed: int = Field(description="of the first candidate")
     n: int = Field(description="candidates asked for")
     select: Select
@@ -180,6 +185,8 @@ class Video(BaseModel):
             eta_error=eta and eta.error and round(eta.error, 3),
             attempt=job.attempt,
             tier=job.tier,
+            model_revision=request.model_revision,
+            shared_with=_shared_with(made),
             seed=sampling.seed,
             n=request.candidates,
             select=request.select,
@@ -200,6 +207,11 @@ class Video(BaseModel):
             warnings=list(request.warnings),
             feedback=job.feedback and VideoFeedback.of(job.feedback),
         )
+
+
+def _shared_with(made: Iterable[Job]) -> str | None:
+    others = (part.result.made_by for part in made if part.result and not part.made_its_result)
+    return next(others, None)
 
 
 def _expires_at(job: Job, kept_s: float | None) -> int | None:

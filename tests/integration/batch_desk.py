@@ -13,6 +13,7 @@ from catalog.batches.keeper import BatchKeeper
 from catalog.batches.preparing import Preparing
 from catalog.manifest.pinning import pin
 from catalog.manifest.source import open_source
+from catalog.report.publish import publish_report
 from catalog.results.commit import commit_shard
 from catalog.results.output import RunOutput
 from catalog.results.row import ResultRow, ResultSchema, RowStatus
@@ -161,6 +162,7 @@ def drive(
             break
         results = [result(output, row, done[row]) for row in range(shard.first_row, last)]
         commit_shard(output, plan.fingerprint, shard, results, ResultSchema())
+    publish_report(output, plan, time.time())
 
 
 def result(output: RunOutput, row: int, status: RowStatus) -> ResultRow:

@@ -27,6 +27,8 @@ def test_items_tell_of_rows_that_are_done_under_way_and_to_come(desk: Desk) -> N
         key = job_key(made["run_id"], row, 0, 0, 0)
         fields = {"batch_id": made["run_id"], "sku": f"p{row}", "seed": row}
         desk.service.create(headers=headers, key=key, **fields)
+    for key in ("mine", f"{made['run_id']}:mine"):  # a video that the tenant says is of it
+        desk.service.create(headers=headers, key=key, batch_id=made["run_id"], seed=99)
     items = f"/batches/{made['id']}/items"
     page = desk.ask("GET", items).json()
     states = [(item["id"], item["sku"], item["status"]) for item in page["data"]]

@@ -1,16 +1,19 @@
 """Looking after batches: drivers started, followed, replaced, stopped. Ray apart, all is real."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ray.job_submission import JobStatus as RayStatus
 
+from catalog.batches import keeper
 from catalog.results.row import RowStatus
 from catalog.run.cancel import is_cancelled
 from catalog.run.options import job_key
-from catalog.run.submission import STOPPED
+from catalog.run.submission import AWAY, STOPPED
 from storage.deliveries import SqlDeliveries
 from storage.object_store import ObjectStoreConfig
 from tests.integration.batch_desk import Desk, drive, expire, put_manifest
@@ -110,6 +113,78 @@ def test_a_driver_that_stopped_says_why(desk: Desk) -> None:
     assert found["errors"]["data"] == [
         {"code": "stopped", "message": "3 rows failed, 1 may", "param": None, "line": None}
     ]
+
+
+@pytest.mark.parametrize("code", [STOPPED, -9])
+def test_a_run_whose_report_is_written_is_over_however_its_driver_left(
+    desk: Desk, code: int
+) -> None:
+    made = desk.create()
+    desk.look()
+    drive(desk, made, [RowStatus.OK, RowStatus.FAILED])
+    desk.drivers.end(RayStatus.FAILED, code, "stopped: the job table does not answer\n")
+    desk.look()
+    found = desk.get(made)
+    assert (found["status"], found["errors"]) == ("completed", None)
+    assert found["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+
+
+def test_the_report_of_an_earlier_driver_is_not_the_last_ones_word(desk: Desk) -> None:
+    made = desk.create(retry_failed=True)
+    desk.look()
+    drive(desk, made, [RowStatus.OK, RowStatus.FAILED])
+    desk.drivers.end(RayStatus.FAILED, -9)
+    assert desk.drivers.job is not None  # which began after the report was written
+    desk.drivers.job = replace(desk.drivers.job, started_at=time.time() + 1)
+    desk.look()
+    assert len(desk.drivers.started) == 2
+    assert len({options.submission for options in desk.drivers.started}) == 1
+
+
+def test_a_driver_that_found_nobody_is_followed_by_another(desk: Desk) -> None:
+    made = desk.create()
+    desk.look()
+    desk.drivers.end(RayStatus.FAILED, AWAY, "stopped: no Ray dashboard answers\n")
+    desk.look()
+    assert len(desk.drivers.started) == 2
+    assert desk.get(made)["status"] == "validating"
+
+
+def test_a_batch_stays_claimed_while_the_markers_of_many_shards_are_read(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = desk.create()
+    desk.look()
+    drive(desk, made, [RowStatus.OK] * 6, rows=7, shard_rows=1)
+    desk.drivers.end(RayStatus.FAILED, STOPPED, "stopped: enough\n")
+    desk.clock.now += 61
+    monkeypatch.setattr(keeper, "_LEASE_S", 0.0)  # renewed at every chance
+    renewed: list[str] = []
+    monkeypatch.setattr(desk.batches, "renew", lambda batch, _: renewed.append(batch.id))
+    claimed = desk.batches.claim(60)
+    assert claimed is not None
+    desk.keeper.look(claimed)
+    assert renewed == [made["id"]] * 6
+    found = desk.get(made)
+    assert found["request_counts"] == {"total": 7, "completed": 6, "failed": 0}
+
+
+def test_a_batch_continues_a_folder_whose_manifest_is_gone(desk: Desk) -> None:
+    put_manifest(desk)
+    uri = f"s3://{desk.s3.bucket}/goods/shop/b.csv"
+    fields = {"input_uri": uri, "output_prefix": f"s3://{desk.s3.bucket}/made/shop/one/"}
+    desk.objects.put("goods/shop/b.csv", b"sku,image_uri\na,x.jpg\n", "text/csv")
+    first = desk.ask("POST", "/batches", json=fields).json()
+    desk.look()
+    drive(desk, first, [RowStatus.OK], shard_rows=1000)
+    desk.drivers.end(RayStatus.SUCCEEDED)
+    desk.look()
+    assert desk.get(first)["status"] == "completed"
+    desk.objects.delete("goods/shop/b.csv")
+    second = desk.ask("POST", "/batches", json=fields | {"retry_failed": True}).json()
+    desk.look()
+    assert desk.get(second)["status"] != "failed"
+    assert len(desk.drivers.started) == 2
 
 
 def test_a_batch_that_continues_another_ones_folder_has_a_driver_of_its_own(desk: Desk) -> None:

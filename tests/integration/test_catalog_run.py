@@ -95,7 +95,7 @@ class Shop:
 
     def __init__(self, s3: ObjectStoreConfig, service: Service, url: str, folder: Path):
         self.s3, self.service, self._folder = s3, service, folder
-        self._around = Surroundings(url, None, s3, EgressConfig(), 1 << 20)
+        self.around = Surroundings(url, None, s3, EgressConfig(), 1 << 20)
         self.objects = S3ObjectStore(s3)
         self.output = RunOutput(self.objects, s3.bucket, "runs/one", "run")
         self.manifest = folder / "products.csv"
@@ -120,7 +120,7 @@ class Shop:
     async def drive(self, **options: Any) -> RunSummary:
         given = {"shard_rows": 5, "in_flight": 4, "patience_s": 20, **options}
         asked = RunOptions(manifest_uri=str(self.manifest), output_uri=self.output.uri, **given)
-        return await drive(asked, self._around)
+        return await drive(asked, self.around)
 
     def run(self, **options: Any) -> RunSummary:
         return asyncio.run(self.drive(**options))

@@ -13,7 +13,8 @@ import pytest
 from catalog.errors import ManifestChanged, ManifestNotFound, ManifestRefused, PinDamaged
 from catalog.manifest import BadRow, PinnedManifest, ProblemCode, Row, open_source, pin
 from catalog.manifest.pinned import pin_key
-from catalog.manifest.source import Source
+from catalog.manifest.pinning import adopted, is_outdated
+from catalog.manifest.source import Source, canonical
 from catalog.manifest.write import MAX_SHARD_ROWS
 from storage.errors import StoreUnavailable
 from storage.object_file import ObjectFile
@@ -113,10 +114,31 @@ def test_a_run_keeps_to_its_manifest(
     objects.put("in/other.csv", CSV, "text/csv")
     with pytest.raises(ManifestChanged, match=r"pinned to .*in/shop\.csv"):
         pin(source_at("in/other.csv"), objects, RUN, shard_rows=3, temp=tmp_path)
+    assert not is_outdated(pinned.pin, source)
     objects.put("in/shop.csv", CSV.replace(b"red", b"new"), "text/csv")
-    with pytest.raises(ManifestChanged, match="has changed since"):
+    assert pin(source, objects, RUN, shard_rows=3, temp=tmp_path) == pinned
+    assert is_outdated(pinned.pin, source)
+    objects.delete("in/shop.csv")
+    assert adopted(objects, RUN, source.uri, shard_rows=3) == pinned
+
+
+def test_what_another_release_pinned_is_not_read_as_this_ones(
+    objects: S3ObjectStore, source: Source, tmp_path: Path
+) -> None:
+    pinned = pin(source, objects, RUN, shard_rows=3, temp=tmp_path)
+    later = pinned.pin.model_copy(update={"format": pinned.pin.format + 1})
+    objects.put(pin_key(RUN), later.model_dump_json().encode(), "application/json")
+    with pytest.raises(ManifestChanged, match="another release"):
         pin(source, objects, RUN, shard_rows=3, temp=tmp_path)
-    assert PinnedManifest.open(objects, RUN) == pinned
+
+
+def test_a_manifest_has_one_name_whether_it_is_there_or_not(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_bytes(CSV)
+    (tmp_path / "link.csv").symlink_to(tmp_path / "shop.csv")
+    for uri in (f"{tmp_path}/x/../shop.csv", f"file://{tmp_path}/shop.csv", f"{tmp_path}/link.csv"):
+        opened = open_source(uri, lambda _: pytest.fail("no bucket is meant"))
+        assert canonical(uri) == opened.uri == str(tmp_path / "shop.csv")
+    assert canonical("s3://b/shop.csv") == "s3://b/shop.csv"
 
 
 def test_a_manifest_that_changes_while_it_is_read_is_not_pinned(
@@ -213,8 +235,8 @@ def test_a_folder_in_s3_is_a_manifest(
     at = f"s3://{s3.bucket}/photos"
     assert found == [("a", f"{at}/a.jpg"), ("b", f"{at}/more/b.png")]
     objects.put("photos/d.jpg", b"x", "image/jpeg")
-    with pytest.raises(ManifestChanged):
-        pin(source_at("photos/"), objects, RUN, shard_rows=10, temp=tmp_path)
+    assert pin(source_at("photos/"), objects, RUN, shard_rows=10, temp=tmp_path) == pinned
+    assert is_outdated(pinned.pin, source_at("photos/"))
 
 
 def test_a_large_parquet_is_read_in_place(

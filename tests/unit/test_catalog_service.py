@@ -75,6 +75,26 @@ def test_an_answer_that_is_not_the_apis_means_that_it_starts_anew() -> None:
         asked_of(url, "get", "video_1")
 
 
+def test_how_long_the_service_is_away_is_told_of_all_who_ask_and_ends_with_an_answer() -> None:
+    async def asking(url: str) -> list[float]:
+        away = []
+        async with Service(url, None, 2) as service:
+            for video_id in ("proxy", "another", "busy", "proxy"):
+                await asyncio.sleep(0.1)
+                with pytest.raises(TryLater) as raised:
+                    await service.get(video_id)
+                away.append(raised.value.away_s)
+        return away
+
+    strange = PlainTextResponse("no such route", 404)
+    with answering(strange, strange, error(429, "queue_full"), strange) as (url, _):
+        first, second, busy, again = asyncio.run(asking(url))
+    assert first == pytest.approx(0, abs=0.05)
+    assert second >= 0.1
+    assert busy == 0
+    assert again == pytest.approx(0, abs=0.05)
+
+
 def test_nobody_there_is_a_reason_to_wait() -> None:
     with answering(error(503, "x")) as (url, _):
         pass
@@ -99,6 +119,21 @@ def test_a_fault_that_stays_fails_the_row_and_not_the_run() -> None:
 def test_a_key_that_is_not_taken_ends_the_run(status: int) -> None:
     with answering(error(status, "invalid_api_key")) as (url, _), pytest.raises(NotAllowed):
         asked_of(url, "get", "video_1")
+
+
+def test_a_store_that_refuses_a_file_fails_the_row_and_holds_nobody_back() -> None:
+    there = RedirectResponse("/bucket/video.mp4")
+    denied = Response("<Error><Code>AccessDenied</Code></Error>", 403, media_type="application/xml")
+    with answering(there, denied) as (url, _), pytest.raises(Refused, match="AccessDenied") as said:
+        asked_of(url, "content", "video_1", "video")
+    assert said.value.code == "content_unreadable"
+
+
+def test_a_store_that_is_busy_is_asked_again() -> None:
+    there = RedirectResponse("/bucket/video.mp4")
+    busy = Response("<Error><Code>SlowDown</Code></Error>", 503, media_type="application/xml")
+    with answering(there, busy) as (url, _), pytest.raises(TryLater):
+        asked_of(url, "content", "video_1", "video")
 
 
 def test_a_file_that_is_gone_from_the_store_fails_the_row() -> None:

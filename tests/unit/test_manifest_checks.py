@@ -58,6 +58,10 @@ def one_row(folder: Path, **values: Any) -> Row | BadRow:
         ("n", 0, ProblemCode.BAD_N),
         ("n", 101, ProblemCode.BAD_N),
         ("priority", "urgent", ProblemCode.BAD_PRIORITY),
+        ("priority", "interactive", ProblemCode.BAD_PRIORITY),
+        ("image_uri", "s3://my photos/a.jpg", ProblemCode.BAD_IMAGE_URI),
+        ("image_uri", "s3://[x/a.jpg", ProblemCode.BAD_IMAGE_URI),
+        ("image_uri", "s3://ab/a.jpg", ProblemCode.BAD_IMAGE_URI),
         ("metadata_json", "{", ProblemCode.BAD_METADATA),
         ("metadata_json", '{"a": 1}', ProblemCode.BAD_METADATA),
         ("metadata_json", json.dumps({str(i): "" for i in range(17)}), ProblemCode.BAD_METADATA),
@@ -120,6 +124,7 @@ def test_a_long_value_is_shown_shortened(tmp_path: Path) -> None:
     ("image_uri", "resolved"),
     [
         ("s3://photos/a%20b.jpg", "s3://photos/a%20b.jpg"),
+        ("s3://photos/a?b #1.jpg", "s3://photos/a?b #1.jpg"),
         ("https://shop.example/a.jpg", "https://shop.example/a.jpg"),
         ("/data/a 10:30.jpg", "/data/a 10:30.jpg"),
         ("file:///data/a%20b.jpg", "/data/a b.jpg"),

@@ -31,7 +31,7 @@ FULL: dict[str, Any] = {
     "seconds": "2.5",
     "seed": 2**63 - 1,
     "n": 4,
-    "priority": "interactive",
+    "priority": "batch",
     "metadata_json": '{"season": "SS27"}',
     "colour": "blue",
 }

@@ -172,7 +172,7 @@ def test_a_tier_without_a_price_is_not_said_to_be_free(output: RunOutput) -> Non
 
 
 def test_run_json_has_the_figures_of_the_report() -> None:
-    rows = [ok_row(0), ok_row(1, shared_with="video_0"), failed_row(2)]
+    rows = [ok_row(0), ok_row(1, shared_with="video_0", gpu_seconds=0.0, cost=0.0), failed_row(2)]
     said = json.loads(run_json(summary_of(*rows, total=5, shards=(1, 2)), NOW))
     assert said["status"] == "in_progress"
     assert said["rows"] == {

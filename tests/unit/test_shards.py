@@ -1,5 +1,6 @@
 """Result rows as a part, and what a marker keeps of it."""
 
+from dataclasses import fields
 from datetime import UTC, datetime
 from functools import reduce
 from operator import add
@@ -30,6 +31,7 @@ from tests.sample_results import (
     table_of,
     tally,
 )
+from video.quality import Quality
 
 
 @pytest.fixture
@@ -124,6 +126,30 @@ def test_a_marker_counts_what_its_part_holds(output: RunOutput) -> None:
     assert [video.row for video in counted.worst] == [20, 21]
     assert (counted.started_at, counted.finished_at) == (BEGAN + 20, BEGAN + 29)
     assert ShardMarker.read("k", marker.to_json()) == marker
+
+
+def test_gpu_time_of_seeds_that_were_passed_over_counts_where_the_video_is_anothers() -> None:
+    tried = ok_row(0, shared_with="video_x", gpu_seconds=3.0, cost=0.01)
+    assert tally(tried).tiers["a100"].model_dump() == {
+        "videos": 0,
+        "gpu_seconds": 3.0,
+        "cost": 0.01,
+        "unpriced_seconds": 0.0,
+        "peak_vram_bytes": 12_000_000_000,
+    }
+    assert not tally(ok_row(0, shared_with="video_x", gpu_seconds=0.0, cost=0.0)).tiers
+
+
+def test_a_row_of_a_part_without_the_newest_columns_is_restored() -> None:
+    row = ok_row(0, tracked=0.5)
+    record = table_of(row).to_pylist()[0]
+    assert SCHEMA.restored(record) == row
+    del record["tracked"]
+    assert SCHEMA.restored(record).tracked is None
+
+
+def test_every_measure_of_a_video_is_a_column() -> None:
+    assert {field.name for field in fields(Quality)} <= {*SCHEMA.arrow.names}
 
 
 def test_a_marker_stays_small_however_large_its_shard(output: RunOutput) -> None:

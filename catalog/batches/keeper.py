@@ -21,6 +21,7 @@ from catalog.run.options import RunOptions
 from catalog.run.plan import read_plan
 from catalog.run.progress import read_progress
 from catalog.run.submission import STOPPED, DriverJob, DriverJobs
+from monitoring import metrics
 from storage.batches import Batch, BatchError, BatchStatus, Counts, SqlBatches
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
 from storage.job_store import JobStore
@@ -55,6 +56,8 @@ class BatchKeeper:
         self._preparing, self._bucket, self._own = preparing, bucket, service_bucket
         self._connect, self._command = drivers, command
         self._drivers: DriverJobs | None = None
+        metrics.begin(metrics.BATCH_ROWS)
+        metrics.BATCH_PROGRESS_AT.keep(time.time())
 
     def round(self) -> None:
         """All that are due. Raises StoreUnavailable where none can be claimed."""
@@ -69,6 +72,7 @@ class BatchKeeper:
                 self._batches.look_again(batch, _RAY_AGAIN_S)
             except Exception:  # one batch must stop neither the others nor the webhooks
                 log.exception("batch %s is left for %g s", batch.id, _LEASE_S)
+        metrics.BATCH_REMAINING.keep(self._batches.rows_remaining())
 
     def look(self, batch: Batch) -> None:
         """`batch` is claimed. Raises StorageError, and what DriverJobs raise."""
@@ -122,7 +126,9 @@ class BatchKeeper:
         if stopping and not is_cancelled(output):
             ask_to_cancel(output)
         job = drivers.find(options.run_id)
-        batch = self._seen(batch, output)
+        seen = self._seen(batch, output)
+        _count_rows(batch.counts, seen.counts)
+        batch = seen
         if job is not None and job.is_at_work:
             started = replace(batch, starts=max(1, batch.starts))
             self._batches.look_again(started, self._config.follow_every_s)
@@ -131,7 +137,9 @@ class BatchKeeper:
         if summary is not None:
             tally = summary.tally
             ok, failed = tally.count(RowStatus.OK), tally.count(RowStatus.FAILED)
-            batch = replace(batch, counts=Counts(summary.plan.rows, ok, failed))
+            now = Counts(summary.plan.rows, ok, failed)
+            _count_rows(batch.counts, now)
+            batch = replace(batch, counts=now)
         if not batch.starts:  # a job that has ended is another batch's, of the same output
             job = None
         if job is not None and job.has_succeeded and summary is not None and summary.complete:
@@ -154,6 +162,7 @@ class BatchKeeper:
         """The next look comes the later the more often this was in vain."""
         command = self._command(options, batch.tenant, drivers.dashboard_url)
         drivers.start(options, batch.tenant, command)
+        metrics.BATCH_PROGRESS_AT.keep(time.time())
         wait_s = min(self._config.follow_every_s * 2**batch.starts, _LONGEST_WAIT_S)
         self._batches.look_again(replace(batch, starts=batch.starts + 1), wait_s)
 
@@ -195,6 +204,17 @@ class BatchKeeper:
 
     def _output(self, options: RunOptions) -> RunOutput:
         return output_of(options, self._bucket(options.bucket))
+
+
+def _count_rows(before: Counts, now: Counts) -> None:
+    """What has ended since the last look."""
+    for outcome, rows in (
+        ("ok", now.completed - before.completed),
+        ("failed", now.failed - before.failed),
+    ):
+        if rows > 0:  # the last word, of the summary, may be less than a driver's
+            metrics.BATCH_ROWS.inc(rows, tags={"outcome": outcome})
+            metrics.BATCH_PROGRESS_AT.keep(time.time())
 
 
 def _code(error: Exception) -> str:

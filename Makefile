@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PART ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults lint format bench lock clean
+.PHONY: help install demo test prometheus test-faults lint format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,16 +21,22 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" "setuptools>=80"
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	test -z "$(GPU)" || $(BIN)/python -c "import torch; assert torch.version.cuda, 'GPU=1, but only a CPU build of torch is at hand'"
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --group dev --editable .
+	URLLIB3_NO_OVERRIDE=1 $(BIN)/python -m pip install -qq --constraint constraints.txt \
+	  --no-binary urllib3-future --group dev --editable ".[grafana]"
 	touch $@
 
 demo: install ## product photos to MP4 files through a real one-machine cluster
 	$(BIN)/shopreel demo
 
-test: install ## unit tests (no Ray; SQLite and Postgres), integration (real Ray, S3), several nodes
+test: install prometheus ## unit tests (no Ray; SQLite and Postgres), integration (real Ray, S3), several nodes
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/integration
 	$(BIN)/python -m pytest tests/multinode
+
+prometheus: ## Prometheus and promtool for the tests, by apt where they are missing
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null \
+	  || { apt-get update -qq && apt-get install -qq -y --no-install-recommends prometheus; } \
+	  || { echo "put prometheus and promtool of a release of prometheus.io on PATH" >&2; exit 1; }
 
 test-faults: install ## inject faults into a running service; print what was accepted, lost, seen twice
 	$(BIN)/python -m pytest tests/faults --fault-table

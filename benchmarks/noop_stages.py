@@ -34,7 +34,7 @@ class Denoiser:
 
 
 class Decoder:
-    async def decode(self, _: Denoised) -> Decoded:
+    async def decode(self, *_: object) -> Decoded:
         return Decoded(None, 0.0)
 
 

@@ -86,13 +86,8 @@ def require_room(stages: Mapping[str, StageConfig], ray_nodes: Iterable[Mapping[
                     f" {node.vram_gb:g} GB and {CUDA_CONTEXT_GB} GB per process for CUDA are"
                     f" {lack_gb:g} GB too much: lower num_gpus of those that share it"
                 )
-    needed = sum(stage.min_replicas * stage.num_cpus for stage in stages.values())
-    have = sum(node.cpus for node in nodes)
-    if needed > have:
-        raise NoRoom(
-            f"the replicas that must run book {needed:g} CPUs and Ray has {have:g}: lower num_cpus"
-            " or min_replicas, or start nodes with more"
-        )
+    if lack := _lack_of_cpus(stages, nodes):
+        raise NoRoom(f"{lack}: lower num_cpus or min_replicas, or start nodes with more")
 
 
 def without_node(stages: Mapping[str, StageConfig], nodes: Sequence[Node]) -> list[str]:
@@ -102,6 +97,28 @@ def without_node(stages: Mapping[str, StageConfig], nodes: Sequence[Node]) -> li
         for name, stage in stages.items()
         if stage.min_replicas > 0 and not any(node.suits(stage) for node in nodes)
     ]
+
+
+def _lack_of_cpus(stages: Mapping[str, StageConfig], nodes: Sequence[Node]) -> str | None:
+    """Why replicas that must run would wait for CPUs; None where no sum says so."""
+    for name, stage in stages.items():
+        if not stage.min_replicas:
+            continue
+        cpus = [node.cpus for node in nodes if node.suits(stage)]
+        if stage.num_cpus > max(cpus):
+            return (
+                f"a replica of {name} books {stage.num_cpus:g} CPUs and no node for it has more"
+                f" than {max(cpus):g}"
+            )
+        # Those of the same nodes, or of some of them.
+        bound = [other for other in stages.values() if stage.labels.items() <= other.labels.items()]
+        needed = sum(other.min_replicas * other.num_cpus for other in bound)
+        if needed > sum(cpus):
+            where = f" on nodes labelled {dict(stage.labels)}" if stage.labels else ""
+            return (
+                f"the replicas that must run{where} book {needed:g} CPUs and Ray has {sum(cpus):g}"
+            )
+    return None
 
 
 def book(stages: Mapping[str, StageConfig], nodes: Sequence[Node]) -> list[str]:

@@ -163,15 +163,19 @@ def check_gpus(stages: Mapping[str, StageConfig]) -> Check:
     return Check("GPUs", "ok", names)
 
 
-def check_tiers(tiers: Sequence[TierConfig], stages: Mapping[str, StageConfig]) -> Iterator[Check]:
-    """What each tier asks for, and whether a card of its size holds those that share it."""
+def check_tiers(
+    tiers: Sequence[TierConfig], stages: Mapping[str, StageConfig], *, asked: bool = False
+) -> Iterator[Check]:
+    """What each tier asks for, and whether a card of its size holds those that share it. `asked`:
+    that there are nodes with its labels was found out elsewhere."""
     for tier in tiers:
         name = f"tier {tier.name}"
         found = f"{tier.min_replicas}–{tier.max_replicas} replicas of {tier.num_gpus:g} GPU"
         if tier.vram_gb:
             found += f" = {tier.num_gpus * tier.vram_gb:g} GB"
         if tier.labels:
-            found += f" on nodes labelled {_words(tier.labels)} (no cluster was asked for them)"
+            found += f" on nodes labelled {_words(tier.labels)}"
+            found += "" if asked else " (no cluster was asked for them: give --address)"
         crowded = _fullest_card(tier, stages)
         if lack_gb := crowded.lacks_gb(tier.vram_gb) if tier.vram_gb else 0:
             yield Check(name, "warn", f"{found}; {_crowded(crowded, lack_gb)}", _LEAVE_ROOM)

@@ -5,6 +5,7 @@ Every attempt has a key of its own, so one that lost its job unknowingly overwri
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from diffusion.errors import CheckpointMismatch
@@ -26,14 +27,34 @@ _MEDIA_TYPE = "application/octet-stream"
 class CheckpointShelf:
     def __init__(self, store: ObjectStore):
         self._store = store
-        self._waiting: dict[Attempt, Checkpoint] = {}  # the newest of each that is not stored yet
+        # The newest of each that is not stored yet, and when (monotonic) it was made.
+        self._waiting: dict[Attempt, tuple[Checkpoint, float]] = {}
         self._storing: dict[Attempt, asyncio.Task[None]] = {}
+        # When (monotonic) the first step that no stored checkpoint has was done, and the last.
+        self._unsaved: dict[Attempt, tuple[float, float]] = {}
+        metrics.begin(metrics.CHECKPOINTS, metrics.CHECKPOINT_BYTES)
 
     def save(self, attempt: Attempt, checkpoint: "Checkpoint") -> None:
         """Store it soon. One at a time per attempt; a newer one replaces one that still waits."""
-        self._waiting[attempt] = checkpoint
+        self._waiting[attempt] = checkpoint, time.monotonic()
         if attempt not in self._storing:
             self._storing[attempt] = asyncio.create_task(self._store_waiting(attempt))
+
+    def moved(self, attempt: Attempt) -> None:
+        """It has done a step."""
+        now = time.monotonic()
+        since, _ = self._unsaved.get(attempt, (now, now))
+        self._unsaved[attempt] = since, now
+
+    def forget(self, attempt: Attempt) -> None:
+        """It does no more steps."""
+        self._unsaved.pop(attempt, None)
+
+    @property
+    def unsaved_s(self) -> float:
+        """Age of the oldest step that would be lost with this process."""
+        now = time.monotonic()
+        return max((now - since for since, _ in self._unsaved.values()), default=0.0)
 
     async def flush(self, attempt: Attempt) -> None:
         """Wait until what was saved is stored, or could not be."""
@@ -79,7 +100,8 @@ class CheckpointShelf:
     async def _store_waiting(self, attempt: Attempt) -> None:
         key = keys.checkpoint_key(attempt)
         try:
-            while checkpoint := self._waiting.pop(attempt, None):
+            while newest := self._waiting.pop(attempt, None):
+                checkpoint, made_at = newest
                 data = await asyncio.to_thread(checkpoint.to_bytes)
                 try:
                     await asyncio.to_thread(self._store.put, key, data, _MEDIA_TYPE)
@@ -89,5 +111,11 @@ class CheckpointShelf:
                 else:
                     metrics.CHECKPOINTS.inc(tags={"outcome": "stored"})
                     metrics.CHECKPOINT_BYTES.inc(len(data))
+                    self._saved(attempt, made_at)
         finally:
             del self._storing[attempt]
+
+    def _saved(self, attempt: Attempt, made_at: float) -> None:
+        _, moved_at = self._unsaved.pop(attempt, (0.0, 0.0))
+        if moved_at > made_at:
+            self._unsaved[attempt] = made_at, moved_at

@@ -17,6 +17,8 @@ from deployments.timing import Stopwatch
 from diffusion.errors import CheckpointMismatch, EngineBroken, OutOfMemory
 from diffusion.model_folder import ModelConfig, ModelFolder
 from monitoring import metrics
+from monitoring.stages import StageCall, stage
+from monitoring.store_calls import count_store_call
 from storage.errors import ObjectNotFound
 from storage.jobs import JobEvent
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
@@ -54,7 +56,7 @@ class Decoder:
     ):
         import torch
 
-        from diffusion.device import open_device
+        from diffusion.device import PeakMemory, open_device
         from diffusion.weights import load_vae_decoder
 
         folder = ModelFolder.open(model)
@@ -64,13 +66,14 @@ class Decoder:
             folder, device, getattr(torch, model.dtype_on(config.torch_device))
         )
         self._chunk_frames = config.chunk_frames
-        self._store = S3ObjectStore(store)
+        self._store = S3ObjectStore(store, count_store_call)
         self._handover = Handover()
+        self._memory = PeakMemory(device)
         self._lock = asyncio.Lock()
         self._work = Work(config.stall_s)
         self._broken: EngineBroken | None = None
 
-    async def decode(self, denoised: Denoised) -> Decoded:
+    async def decode(self, denoised: Denoised, call: StageCall | None = None) -> Decoded:
         """Decode the latents behind `denoised`; the frames stay in the object store.
 
         Raises OutOfMemory when not even a frame at a time fits, EngineBroken, HandoverLost when the
@@ -78,27 +81,34 @@ class Decoder:
         """
         from diffusion.decode import decode_within_memory
 
-        latents = await self._latents(denoised)
-        watch = Stopwatch()
+        with stage("decoding", call) as record:
+            latents = await self._latents(denoised)
+            watch = Stopwatch()
 
-        def work() -> tuple["NDArray[np.uint8]", int, int]:
-            with watch.running(), self._work.under_way():
-                planned = self._chunk_frames
-                frames, taken = decode_within_memory(self._vae, latents, planned)
-                self._chunk_frames = taken  # and stays so
-                return frames, planned, taken
+            def work() -> tuple["NDArray[np.uint8]", int, int]:
+                with watch.running(), self._work.under_way():
+                    self._memory.restart()
+                    planned = self._chunk_frames
+                    frames, taken = decode_within_memory(self._vae, latents, planned)
+                    self._chunk_frames = taken  # and stays so
+                    return frames, planned, taken
 
-        async with self._lock:
-            if self._broken is not None:
-                raise self._broken
-            try:
-                frames, planned, taken = await asyncio.to_thread(work)
-            except OutOfMemory:
-                raise
-            except Exception as e:
-                self._broken = EngineBroken(repr(e))
-                self._end = asyncio.create_task(go_down(self._broken))
-                raise self._broken from e
+            async with self._lock:
+                if self._broken is not None:
+                    raise self._broken
+                try:
+                    frames, planned, taken = await asyncio.to_thread(work)
+                except OutOfMemory:
+                    raise
+                except Exception as e:
+                    self._broken = EngineBroken(repr(e))
+                    self._end = asyncio.create_task(go_down(self._broken))
+                    raise self._broken from e
+            record.note(
+                seconds=watch.seconds,
+                vram_bytes=self._memory.bytes(),
+                shapes={"latents": latents.latents.data.shape, "frames": frames.shape},
+            )
         metrics.STAGE_SECONDS.observe(watch.seconds, tags={"stage": "decoding"})
         events: tuple[JobEvent, ...] = ()
         if taken < planned:

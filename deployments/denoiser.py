@@ -1,6 +1,7 @@
 """Denoiser: the UNet on one GPU tier. Requests in flight share it step by step."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from deployments.health import go_down
 from deployments.heartbeat import Heartbeat
 from deployments.leaving import LeaveNotice
 from deployments.timing import Timed
+from deployments.vitals import Vitals
 from diffusion.errors import Preempted
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelConfig, ModelFolder, model_revision
 from diffusion.params import Priority, SamplingParams
 from monitoring import metrics
+from monitoring.stages import StageCall, StageRecord
+from monitoring.store_calls import count_store_call
 from storage import keys
 from storage.errors import StaleAttempt
 from storage.jobs import Attempt, JobEvent
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from diffusion.events import Event
     from diffusion.state import ImageCondition, TextCondition
 
+log = logging.getLogger(__name__)
+
 REPORT_EVERY_S = 0.25
 
 
@@ -45,6 +51,7 @@ class DenoiseOrder:
     sampling: SamplingParams
     priority: Priority
     deadline_at: float | None  # Unix seconds
+    call: StageCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +99,13 @@ class Denoiser:
         rows = row_budget(architecture, memory_bytes(device, tier.num_gpus), dtype, chunked)
         unet = load_denoising_model(folder, device, dtype, self._revision)
         self._tier = tier
-        self._store = S3ObjectStore(store)
+        self._store = S3ObjectStore(store, count_store_call)
         self._shelf = CheckpointShelf(self._store)
         self._clips: dict[Attempt, asyncio.Queue[Event | Exception]] = {}
         self._loop = asyncio.get_running_loop()
-        self._engine = EngineThread(
-            Engine(unet, tier.engine, rows), self._deliver, self._tell_broken
-        )
+        self._vitals = Vitals(tier.name, device, self._shelf)
+        engine = Engine(unet, tier.engine, rows, called=self._vitals.note_call)
+        self._engine = EngineThread(engine, self._deliver, self._tell_broken)
         self._gauge = Gauge(self._engine, architecture, device, dtype, chunked)
         self._heartbeat = Heartbeat(
             lambda: self._clips.keys(), self._disown, self.drain, tier.orphan_s
@@ -131,31 +138,43 @@ class Denoiser:
         self._make_way_for(attempt)
         events: asyncio.Queue[Event | Exception] = asyncio.Queue()
         self._clips[attempt] = events
-        try:
-            resumed_at = await self._join(order, text.value, image.value)
-            if resumed_at:
-                yield JobEvent(time.time(), "resumed", f"after step {resumed_at}")
-            yield StepDone(resumed_at)
-            reported = time.monotonic()
-            while not isinstance(event := await events.get(), Finished):
-                if isinstance(event, Exception):
-                    raise event
-                if isinstance(event, Failed):
-                    await self._shelf.flush(attempt)
-                    raise event.error
-                if isinstance(event, Degraded):
-                    yield JobEvent(time.time(), event.kind, event.detail)
-                # A report costs milliseconds of this process, which tiny steps would feel.
-                if isinstance(event, Stepped) and time.monotonic() - reported >= REPORT_EVERY_S:
-                    reported = time.monotonic()
-                    yield StepDone(event.step)
-        except (asyncio.CancelledError, GeneratorExit):
-            handed_out = self._engine.call(lambda engine: engine.hand_out([_id(attempt)]))
-            self._go_on_with(self._save_parting(attempt, handed_out))
-            raise
-        finally:
-            del self._clips[attempt]
-            self._engine.call(lambda engine: engine.leave(_id(attempt)))
+        with StageRecord("denoising", order.call) as record:
+            try:
+                resumed_at = await self._join(order, text.value, image.value)
+                if resumed_at:
+                    yield JobEvent(time.time(), "resumed", f"after step {resumed_at}")
+                yield StepDone(resumed_at)
+                reported = time.monotonic()
+                while not isinstance(event := await events.get(), Finished):
+                    if isinstance(event, Exception):
+                        raise event
+                    if isinstance(event, Failed):
+                        await self._shelf.flush(attempt)
+                        raise event.error
+                    if isinstance(event, Degraded):
+                        yield JobEvent(time.time(), event.kind, event.detail)
+                    if isinstance(event, Stepped):
+                        record.note(step=event.step)
+                        if event.step == resumed_at + 1:
+                            log.info("first UNet step", extra=record.ids | {"step": event.step})
+                    # A report costs milliseconds of this process, which tiny steps would feel.
+                    if isinstance(event, Stepped) and time.monotonic() - reported >= REPORT_EVERY_S:
+                        reported = time.monotonic()
+                        yield StepDone(event.step)
+            except (asyncio.CancelledError, GeneratorExit):
+                handed_out = self._engine.call(lambda engine: engine.hand_out([_id(attempt)]))
+                self._go_on_with(self._save_parting(attempt, handed_out))
+                raise
+            finally:
+                del self._clips[attempt]
+                self._shelf.forget(attempt)
+                self._engine.call(lambda engine: engine.leave(_id(attempt)))
+            record.note(
+                seconds=event.seconds,
+                vram_bytes=event.peak_memory_bytes,
+                shapes={"latents": event.latents.latents.data.shape},
+                resumed_at=resumed_at,
+            )
         metrics.STAGE_SECONDS.observe(event.seconds, tags={"stage": "denoising"})
         yield Denoised(
             await self._handover.offer(event.latents),
@@ -294,13 +313,13 @@ class Denoiser:
         from diffusion.events import Saved, Stepped
 
         attempts = {_id(attempt): attempt for attempt in self._clips}
-        steps = sum(isinstance(event, Stepped) for event in events)
-        if steps:
-            metrics.DENOISE_STEPS.inc(steps, tags={"tier": self._tier.name})
+        self._vitals.note_steps(sum(isinstance(event, Stepped) for event in events))
         for event in events:
             attempt = attempts.get(event.request_id)
             if attempt is None:
                 continue  # it has left
+            if isinstance(event, Stepped):
+                self._shelf.moved(attempt)
             if isinstance(event, Saved):
                 self._shelf.save(attempt, event.checkpoint)
             else:

@@ -25,11 +25,14 @@ from deployments.dispatch.fleet import Fleet, Replicas
 from deployments.dispatch.foresight import Foresight
 from deployments.dispatch.journey import Stages
 from deployments.dispatch.results import Results, Twins
+from deployments.dispatch.tally import Tally, count_taken_over
+from monitoring.instruments import TELL_EVERY_S
 from storage.errors import StaleDispatcher, StoreUnavailable
 from storage.facts import SqlFacts
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.jobs import Attempt, Job
 from storage.object_store import ObjectStore
+from storage.sql import overview
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +94,7 @@ class Dispatcher:
         if fact := await asyncio.to_thread(self._facts.get, FACT):
             self._foresight.resume(fact.value)
         self._results = Results(objects)
+        self._tally = Tally(self._fleet)
         self._attempts = Attempts(
             self._jobs,
             self._results,
@@ -107,7 +111,7 @@ class Dispatcher:
         self._last_beat = time.monotonic()
         self._loops = [
             asyncio.create_task(loop())
-            for loop in (self._take_jobs, self._beat, self._watch_replicas)
+            for loop in (self._take_jobs, self._beat, self._watch_replicas, self._tell)
         ]
 
     # What others ask.
@@ -223,6 +227,13 @@ class Dispatcher:
                 self._wake.set()
             await asyncio.sleep(self._config.beat_s)
 
+    async def _tell(self) -> None:
+        """Show what is seen from here."""
+        while True:
+            lines = await self._patiently(overview.lines, self._jobs.database)
+            self._tally.tell(self._attempts.jobs, lines)
+            await asyncio.sleep(TELL_EVERY_S)
+
     # One round of leases.
 
     @property
@@ -240,6 +251,7 @@ class Dispatcher:
         # Before they fail for a lost worker, or are run again: it may have got to its end.
         worn_out = await adopt(self._jobs, self._results, waiting)
         leased = await self._patiently(self._jobs.lease, self._epoch, plan, worn_out)
+        count_taken_over(waiting, leased or ())
         for job in leased or ():
             self._attempts.start(job)
         return bool(leased)

@@ -1,5 +1,5 @@
-"""Housekeeper: what has to be done beside the jobs. Sends webhooks, tidies the stores, and does the
-chores that it is given.
+"""Housekeeper: what has to be done beside the jobs. Sends webhooks, tidies and audits the
+stores, counts what has ended, and does the chores that it is given.
 
 One replica will do, and nothing depends on there being just one: webhooks are claimed in the table,
 and collecting twice finds nothing the second time.
@@ -16,9 +16,13 @@ from cluster.stage import StageConfig
 from deployments.egress.client import Egress, EgressConfig
 from deployments.egress.courier import Courier
 from deployments.egress.webhooks import WebhookConfig
+from deployments.job_ends import begin_counting_ends, count_end
+from monitoring import metrics
+from monitoring.store_calls import count_store_call
 from storage.deliveries import SqlDeliveries
 from storage.errors import StorageError
 from storage.job_store import JobStoreConfig, SqlJobStore
+from storage.lifecycle.audit import Audit
 from storage.lifecycle.collector import Collector
 from storage.lifecycle.records import record_ends
 from storage.lifecycle.retention import Retention
@@ -36,6 +40,9 @@ class HousekeeperConfig(StageConfig):
         5.0, gt=0, description="records of ended jobs, objects of deleted ones"
     )
     tidy_every_s: float = Field(3600.0, gt=0, description="each time lists the whole bucket")
+    audit_every_s: float = Field(
+        60.0, gt=0, description="looks up the results of 200 jobs completed lately, at most"
+    )
 
 
 class Chore(Protocol):
@@ -64,15 +71,19 @@ class Housekeeper:
         egress: EgressConfig,
         retention: Retention,
         chores: Sequence[Chore] = (),
+        tiers: Sequence[str] = (),
     ):
         self._config = config
-        store, self._objects = SqlJobStore(jobs), S3ObjectStore(objects)
+        store, self._objects = SqlJobStore(jobs), S3ObjectStore(objects, count_store_call)
         self._database = store.database
         self._courier = Courier(webhooks, Egress(egress), SqlDeliveries(self._database))
         self._collector = Collector(store, self._objects, retention)
+        self._auditor = Audit(self._database, self._objects)
+        begin_counting_ends(tiers)
         rounds = [
             (self._follow, config.follow_every_s),
             (self._tidy, config.tidy_every_s),
+            (self._audit, config.audit_every_s),
             *(
                 (chore.begin(store), chore.every_s)
                 for chore in chores
@@ -108,9 +119,17 @@ class Housekeeper:
 
     def _follow(self) -> None:
         """What the ends of jobs leave to be done."""
-        while record_ends(self._database, self._objects, _ENDS_AT_ONCE):
+        while record_ends(self._database, self._objects, _ENDS_AT_ONCE, count_end):
             pass
         self._collector.finish_purges()
 
     def _tidy(self) -> None:
         log.info("tidied: %s", self._collector.run_once())
+
+    def _audit(self) -> None:
+        found = self._auditor.look()
+        metrics.LOST_RESULTS.keep(len(found.lost))
+        metrics.DUPLICATE_RESULTS.keep(len(found.duplicate))
+        for what, job_ids in (("lost", found.lost), ("another one", found.duplicate)):
+            if job_ids:
+                log.error("results that are %s: %s", what, ", ".join(sorted(job_ids)[:20]))

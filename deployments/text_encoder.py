@@ -10,6 +10,8 @@ from cluster.stage import StageConfig
 from deployments.timing import Stopwatch, Timed
 from diffusion.model_folder import ModelConfig, ModelFolder
 from monitoring import metrics
+from monitoring.logs import digest
+from monitoring.stages import StageCall, stage
 
 if TYPE_CHECKING:
     from diffusion.state import PromptEmbeds, TextCondition
@@ -23,7 +25,7 @@ class TextEncoder:
     def __init__(self, config: TextEncoderConfig, model: ModelConfig, digests: dict[str, str]):
         import torch
 
-        from diffusion.device import open_device
+        from diffusion.device import PeakMemory, open_device
         from diffusion.text import encode_prompt
         from diffusion.weights import load_text_model
 
@@ -33,6 +35,7 @@ class TextEncoder:
         loaded = load_text_model(
             folder, device, getattr(torch, model.dtype_on(config.torch_device))
         )
+        self._memory = PeakMemory(device)
         self._lock = asyncio.Lock()
 
         @lru_cache(maxsize=config.cache_entries)
@@ -40,14 +43,29 @@ class TextEncoder:
             return encode_prompt(loaded, prompt)
 
         self._embed = embed
+        metrics.begin(metrics.PROMPT_CACHE)
 
-    async def encode(self, prompt: str, negative_prompt: str) -> Timed["TextCondition"]:
+    async def encode(
+        self, prompt: str, negative_prompt: str, call: StageCall | None = None
+    ) -> Timed["TextCondition"]:
         """Embed both prompts. A catalogue repeats them: most come from the cache."""
+        with stage("text_encoding", call) as record:
+            condition = await self._encode(prompt, negative_prompt)
+            record.note(
+                seconds=condition.seconds,
+                vram_bytes=self._memory.bytes(),
+                shapes={"prompt_embeds": condition.value.prompt.embeds.data.shape},
+                prompt_sha256=digest(prompt),
+            )
+            return condition
+
+    async def _encode(self, prompt: str, negative_prompt: str) -> Timed["TextCondition"]:
         from diffusion.state import TextCondition
 
         watch = Stopwatch()
         async with self._lock:
             with watch.running():
+                self._memory.restart()
                 before = self._embed.cache_info()
                 embeds = await asyncio.to_thread(self._embed, prompt)
                 negative = await asyncio.to_thread(self._embed, negative_prompt)

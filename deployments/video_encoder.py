@@ -20,6 +20,9 @@ from deployments.quality_meter import QualityMeter
 from deployments.timing import Stopwatch
 from diffusion.params import SamplingParams
 from monitoring import metrics
+from monitoring.stages import StageCall, stage
+from monitoring.store_calls import count_store_call
+from monitoring.tracing import span
 from storage import keys
 from storage.errors import ObjectNotFound, StorageError
 from storage.jobs import PIPELINE_VERSION, Attempt, JobRequest, VideoFile
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
+
+_PARTS = ("quality", "interpolation", "video_encoding")
 
 
 class VideoEncoderConfig(StageConfig):
@@ -70,10 +75,11 @@ class VideoEncoder:
         cv2.setNumThreads(config.threads)
         self._config = config
         self._codec = choose_codec(config.mp4)
-        self._store = S3ObjectStore(store)
+        self._store = S3ObjectStore(store, count_store_call)
         self._meter = QualityMeter(self._store, limits, config.lpips_weights, config.threads)
         self._lock = asyncio.Lock()
         self._work = Work(config.stall_s)
+        metrics.begin(metrics.RESULTS_ADOPTED)
 
     async def encode(
         self,
@@ -82,6 +88,7 @@ class VideoEncoder:
         attempt: Attempt,
         decoded: Decoded,
         provenance: Provenance,
+        call: StageCall | None = None,
     ) -> VideoFile:
         """Publish the frames behind `decoded` as the result of `request`.
 
@@ -91,27 +98,38 @@ class VideoEncoder:
         Raises EncodeFailed if the written file is not a publishable MP4, HandoverLost when the
         frames are gone, StoreUnavailable.
         """
-        frames: NDArray[np.uint8] = await take(decoded.frames)
-        photo = await asyncio.to_thread(self._meter.photo, request)
-        async with self._lock:
-            encoded = await asyncio.to_thread(
-                self._encode, request, sampling, frames, photo, provenance
+        with stage("video_encoding", call) as record:
+            frames: NDArray[np.uint8] = await take(decoded.frames)
+            photo = await asyncio.to_thread(self._meter.photo, request)
+            async with self._lock:
+                encoded = await asyncio.to_thread(
+                    self._encode, request, sampling, frames, photo, provenance
+                )
+            parts = {name: encoded.timings[name] for name in _PARTS}
+            record.note(
+                seconds=sum(parts.values()),
+                parts=parts,
+                shapes={"frames": frames.shape},
+                bytes=len(encoded.files["video.mp4"][0]),
             )
-        for stage in ("quality", "interpolation", "video_encoding"):
-            metrics.STAGE_SECONDS.observe(encoded.timings[stage], tags={"stage": stage})
+        for name, seconds in parts.items():
+            metrics.STAGE_SECONDS.observe(seconds, tags={"stage": name})
 
         watch = Stopwatch()
-        with watch.running():
-            folder = keys.attempt_prefix(attempt)
-            await asyncio.gather(
-                *(
-                    asyncio.to_thread(self._store.put, f"{folder}{name}", data, media_type)
-                    for name, (data, media_type) in encoded.files.items()
+        with stage("storing", call) as record:
+            with watch.running():
+                folder = keys.attempt_prefix(attempt)
+                await asyncio.gather(
+                    *(
+                        asyncio.to_thread(self._store.put, f"{folder}{name}", data, media_type)
+                        for name, (data, media_type) in encoded.files.items()
+                    )
                 )
-            )
-            video = _video_file(request, attempt, encoded)
-            committed = await asyncio.to_thread(self._commit, request, video, folder)
-            await asyncio.to_thread(self._forget_checkpoints, request)
+                video = _video_file(request, attempt, encoded)
+                with span("commit", record.traceparent):
+                    committed = await asyncio.to_thread(self._commit, request, video, folder)
+                await asyncio.to_thread(self._forget_checkpoints, request)
+            record.note(seconds=watch.seconds, adopted=committed is not video)
         metrics.STAGE_SECONDS.observe(watch.seconds, tags={"stage": "storing"})
         committed.timings.setdefault("storing", watch.seconds)
         return committed

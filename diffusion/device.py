@@ -28,6 +28,19 @@ def memory_bytes(device: torch.device, num_gpus: float) -> float | None:
     return torch.cuda.get_device_properties(device).total_memory * min(1.0, num_gpus)
 
 
+def card_uuid(device: torch.device) -> str | None:
+    """As the driver writes it, GPU-…; None for a CPU."""
+    if device.type == "cpu":
+        return None
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+
+
+def reserved_bytes(device: torch.device) -> int | None:
+    """What this process holds of its card, what the allocator has cached included; None for a
+    CPU."""
+    return None if device.type == "cpu" else torch.cuda.memory_reserved(device)
+
+
 class PeakMemory:
     """The most that this process held of a GPU's memory since `restart`."""
 

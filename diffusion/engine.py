@@ -48,7 +48,8 @@ class _Live:
 
 
 class Engine:
-    """Requests by id. `max_rows` says how many rows of a bucket the device's memory holds."""
+    """Requests by id. `max_rows` says how many rows of a bucket the device's memory holds; `called`
+    hears of the seconds of every call of the UNet."""
 
     def __init__(
         self,
@@ -56,10 +57,12 @@ class Engine:
         config: EngineConfig,
         max_rows: Callable[[Bucket], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        called: Callable[[float], object] = lambda _: None,
     ):
         self._model = model
         self._config = config
         self._clock = clock
+        self._called = called
         self._live: dict[str, _Live] = {}
         self._calls = UNetCall(model, config)
         self._memory = PeakMemory(model.device)
@@ -184,6 +187,7 @@ class Engine:
             events += self._moved(request_id, live, prediction)
             live.waits_since = self._clock()
         seconds, peak_bytes = time.perf_counter() - begun, self._memory.bytes()
+        self._called(seconds)
         for live, turn in zip(lives.values(), turns, strict=True):
             live.seconds += seconds * turn.rows / all_rows
             if peak_bytes is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from deployments.egress.client import Egress
 from diffusion.model_folder import ModelCard
+from monitoring.store_calls import count_store_call
 from serve.config import AppConfig
 from serve.edge.auth import Authenticator, authenticator
 from serve.edge.memory import MemoryBudget
@@ -58,7 +59,10 @@ def open_api(
     """Connects to the stores that `config` names. Raises StorageError."""
     assert config.job_store is not None
     assert config.object_store is not None
-    jobs, objects = SqlJobStore(config.job_store), S3ObjectStore(config.object_store)
+    jobs, objects = (
+        SqlJobStore(config.job_store),
+        S3ObjectStore(config.object_store, count_store_call),
+    )
     tenants = SqlTenants(jobs.database, cache_s=config.auth.cache_s)
     store, memory = StoreThreads(), MemoryBudget(config.limits.max_body_bytes_at_once)
     uploads = SqlFiles(jobs.database)

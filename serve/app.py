@@ -9,6 +9,7 @@ HTTP ─ VideoAPI ─ Dispatcher         ├─ Denoiser-<tier> ─ Decoder ─ 
 import asyncio
 import logging
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import ray
@@ -36,6 +37,9 @@ from deployments.text_encoder import TextEncoder
 from deployments.video_encoder import VideoEncoder
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelCard, ModelFolder
+from monitoring import metrics
+from monitoring.replicas import observed
+from monitoring.store_calls import count_store_call
 from serve.api import DispatcherLine, open_api
 from serve.catalog_driver import driver_command
 from serve.config import AppConfig, ConfigError, parse
@@ -57,7 +61,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
     if not config.wait_for_nodes:
         require_room(config.deployments, ray.nodes())
     model, store, jobs, stages = config.model, config.object_store, config.job_store, config.stages
-    objects = S3ObjectStore(store)
+    objects = S3ObjectStore(store, count_store_call)
     objects.check()  # one visible result stands on conditional PUT
     folder = ModelFolder.open(model)
     digests = folder.digests()
@@ -67,21 +71,25 @@ def build_app(args: Mapping[str, Any]) -> Application:
     standard = config.presets["standard"]
     floor = Floor(standard.area_px, standard.num_frames, card.size_multiple)
 
-    text_encoder = _stage(TextEncoder, stages.text_encoder).bind(
-        stages.text_encoder, model, digests
-    )
-    image_encoder = _stage(ImageEncoder, stages.image_encoder).bind(
+    def stage(cls: Any, size: StageConfig, name: str | None = None) -> Any:
+        options = size.options(name or cls.__name__)
+        return serve.deployment(**options)(observed(cls, config.observability))
+
+    text_encoder = stage(TextEncoder, stages.text_encoder).bind(stages.text_encoder, model, digests)
+    image_encoder = stage(ImageEncoder, stages.image_encoder).bind(
         stages.image_encoder, model, digests, store, config.limits.photo
     )
     denoisers = [
-        _stage(Denoiser, tier, tier.deployment_name).bind(tier, model, digests, store)
+        stage(Denoiser, tier, tier.deployment_name).bind(tier, model, digests, store)
         for tier in config.tiers
     ]
-    decoder = _stage(Decoder, stages.decoder).bind(stages.decoder, model, digests, store)
-    video_encoder = _stage(VideoEncoder, stages.video_encoder).bind(
+    decoder = stage(Decoder, stages.decoder).bind(stages.decoder, model, digests, store)
+    video_encoder = stage(VideoEncoder, stages.video_encoder).bind(
         stages.video_encoder, store, config.limits.photo
     )
-    dispatcher = serve.deployment(**stages.dispatcher.options())(Dispatcher).bind(
+    dispatcher = serve.deployment(**stages.dispatcher.options())(
+        observed(Dispatcher, config.observability)
+    ).bind(
         stages.dispatcher,
         jobs,
         config.tiers,
@@ -91,7 +99,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
         denoisers,
         [text_encoder, image_encoder, decoder, video_encoder],
     )
-    housekeeper = _stage(Housekeeper, stages.housekeeper).bind(
+    housekeeper = stage(Housekeeper, stages.housekeeper).bind(
         stages.housekeeper,
         jobs,
         store,
@@ -99,13 +107,10 @@ def build_app(args: Mapping[str, Any]) -> Application:
         config.egress,
         config.retention,
         [FollowBatches(config.catalog, store, card.name, driver_command)],
+        [tier.name for tier in config.tiers],
     )
-    api = _stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI")
+    api = stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI")
     return api.bind(config, card, Admission(cost, floor), dispatcher, housekeeper)
-
-
-def _stage(cls: Any, config: StageConfig, name: str | None = None) -> Any:
-    return serve.deployment(**config.options(name or cls.__name__))(cls)
 
 
 class VideoAPI:
@@ -120,6 +125,8 @@ class VideoAPI:
         _housekeeper: DeploymentHandle,  # bound here so that Serve deploys it; nobody calls it
     ):
         end_on_sigterm()
+        metrics.BUILD.keep(1, tags={"version": version("shopreel")})
+        metrics.MODEL.keep(1, tags={"model": model.name, "revision": model.revision})
         self._dispatcher = dispatcher
         self._photos = PhotoPool(config.limits.photo_pool, config.limits.photo)
         line = DispatcherLine(

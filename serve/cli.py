@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from serve.commands import catalog_cli, store_cli
+from serve.commands import catalog_cli, grafana_cli, store_cli
 from serve.commands.interrupts import interruptible
 from serve.commands.options import (
     DEFAULT_DATA,
@@ -31,6 +31,14 @@ app.add_typer(catalog_cli.catalog, name="catalog")
 app.add_typer(store_cli.keys, name="keys")
 app.add_typer(store_cli.tenants, name="tenants")
 app.add_typer(store_cli.jobs, name="jobs")
+app.add_typer(grafana_cli.grafana, name="grafana")
+
+
+@app.callback()
+def _logging() -> None:
+    from monitoring.logs import log_to_stderr
+
+    log_to_stderr()
 
 
 @app.command()
@@ -130,12 +138,19 @@ def demo(
 def doctor(
     config: ConfigFile = None,
     data: DataFolder = DEFAULT_DATA,
+    address: Annotated[
+        str | None,
+        typer.Option(help="http://HEAD:8265 of a running cluster: would a rollout there go well?"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check everything a start depends on, each with its fix. Exit code 1 if anything fails."""
+    """Check everything a start depends on, each with its fix. Exit code 1 if anything fails.
+
+    With --address, or a RayService as --config: what a rollout depends on.
+    """
     from serve.commands.doctor import run_doctor
 
-    run_doctor(config, data, as_json)
+    run_doctor(config, data, address, as_json)
 
 
 @app.command()
@@ -154,6 +169,43 @@ def calibrate(
         from serve.commands.calibrate import run_calibrate
 
         run_calibrate(data, address, tier or [], as_json)
+
+
+@app.command()
+def status(
+    prometheus: Annotated[
+        str, typer.Option(metavar="URL", help="Of a Prometheus that scrapes the cluster.")
+    ] = "http://127.0.0.1:9090",
+    html: Annotated[
+        Path | None, typer.Option(help="Write every dashboard to this file, as one HTML page.")
+    ] = None,
+    hours: Annotated[float, typer.Option(min=0.05, max=24 * 31, help="To look back.")] = 6,
+    scrape_seconds: Annotated[
+        float, typer.Option(min=1, help="How often that Prometheus scrapes.")
+    ] = 15,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Holds a bearer token, where one is needed.")
+    ] = None,
+) -> None:
+    """Show alerts and figures from a Prometheus. Exit code 3 if an alert fires."""
+    from serve.commands.status import run_status
+
+    run_status(prometheus, token_file, hours, scrape_seconds, html)
+
+
+@app.command()
+def top(
+    config: ConfigFile = None,
+    data: DataFolder = DEFAULT_DATA,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1,
+    minutes: Annotated[float, typer.Option(min=0.1, help="To look back for what ended.")] = 10,
+    once: Annotated[bool, typer.Option("--once", help="Print it and end.")] = False,
+) -> None:
+    """Watch queue, tiers, jobs in flight and failures, straight from the job table."""
+    with interruptible():
+        from serve.commands.top import run_top
+
+        run_top(config, data, every, minutes, once)
 
 
 @app.command("config")

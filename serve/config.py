@@ -34,6 +34,7 @@ from sqlalchemy import make_url
 from catalog.categories import Category, default_categories
 from catalog.presets import DEFAULT_PRESET, Preset, default_presets
 from catalog.run.config import CatalogConfig
+from cluster.kuberay import ManifestUnusable, RayService
 from cluster.local import APP_NAME
 from cluster.stage import StageConfig
 from cluster.tiers import TierConfig
@@ -45,6 +46,7 @@ from deployments.housekeeper import HousekeeperConfig
 from deployments.text_encoder import TextEncoderConfig
 from deployments.video_encoder import VideoEncoderConfig
 from diffusion.model_folder import ModelConfig
+from monitoring.replicas import ObservabilityConfig
 from serve.config_origins import Given, settings_in_force
 from serve.edge.auth import AuthConfig
 from serve.edge.limits import Limits
@@ -110,6 +112,7 @@ class AppConfig(BaseSettings):
         None, pattern=r"^[A-Z]{3}$", description="of the tiers' cost_per_hour; ISO 4217"
     )
     stages: Stages = Field(default_factory=Stages)
+    observability: ObservabilityConfig = Field(default_factory=ObservabilityConfig)
     wait_for_nodes: bool = Field(
         False,
         description="true where nodes join on demand (KubeRay's autoscaler): deploying then does"
@@ -197,6 +200,7 @@ class LoadedConfig:
     path: Path
     serve: dict[str, Any]  # the whole document
     app: AppConfig
+    service: RayService | None = None  # the manifest that it stands in
 
     @property
     def http_address(self) -> tuple[str, int]:
@@ -236,11 +240,15 @@ def parse(args: Mapping[str, Any], where: str) -> AppConfig:
 
 
 def load(path: Path) -> LoadedConfig:
-    """Read a Serve config file that holds one application, ours. Raises ConfigError."""
+    """Read a Serve config file that holds one application, ours, or KubeRay's manifest with one
+    inside. Raises ConfigError."""
     try:
         document = yaml.safe_load(path.read_text())
+        service = RayService.read(document)
+        if service is not None:
+            document = service.serve_config
         ServeDeploySchema.model_validate(document)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ManifestUnusable) as e:
         raise ConfigError(f"{path} cannot be read: {e}") from e
     except ValidationError as e:
         raise ConfigError(
@@ -251,7 +259,7 @@ def load(path: Path) -> LoadedConfig:
         raise ConfigError(
             f"{path} must hold one application, whose name must be {APP_NAME!r}; its names: {names}"
         )
-    return LoadedConfig(path, document, parse(_args(document), str(path)))
+    return LoadedConfig(path, document, parse(_args(document), str(path)), service)
 
 
 def _args(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,9 @@ REQUEST, NOT_FOUND, CONFLICT, SERVER = (
 AUTHENTICATION, RATE_LIMIT = "authentication_error", "rate_limit_error"
 PERMISSION = "permission_error"
 
+ERROR_CODE = "error_code"
+"""In a request's scope: the code that `respond` has answered with."""
+
 _LONGEST_MESSAGE = 2000  # characters
 
 CHALLENGE: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
@@ -177,6 +180,7 @@ async def respond(request: Request, error: Exception) -> JSONResponse:
     if e.status == 500:
         where = (request.method, request.url.path, request.scope["request_id"])
         log.error("%s %s failed, request %s", *where, exc_info=error)
+    request.scope[ERROR_CODE] = e.code
     # A name that the caller has made up may be as long as a body.
     message, param = e.message[:_LONGEST_MESSAGE], e.param and e.param[:_LONGEST_MESSAGE]
     envelope = ErrorEnvelope(

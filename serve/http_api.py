@@ -9,9 +9,10 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import Match, Route
 
 from serve.api import Api
+from serve.edge.counting import CountAnswers
 from serve.edge.middleware import BodyLimit, HeadAsGet, RequestId
 from serve.edge.rate import RateLimitHeaders
 from serve.errors import ANSWERED, REQUEST, ApiError, respond, unknown_parameter
@@ -54,7 +55,7 @@ def create_app(api: Api, echo_request_id: bool = True) -> FastAPI:
     for error in ANSWERED:
         app.add_exception_handler(error, respond)
     app.add_exception_handler(HTTPException, _respond_http)
-    for router in (
+    routers = (
         video_routes(api.videos, api.tenant_of),
         content_routes(api.contents, api.tenant_of),
         file_routes(api.files, api.tenant_of),
@@ -62,7 +63,10 @@ def create_app(api: Api, echo_request_id: bool = True) -> FastAPI:
         discovery_routes(config, api.videos.model, api.tenant_of),
         prompt_routes(config, api.tenant_of),
         health_routes(api.readiness),
-    ):
+    )
+    routes = [*app.routes, *(route for router in routers for route in router.routes)]
+    app.add_middleware(CountAnswers, routes=[r for r in routes if isinstance(r, Route)])
+    for router in routers:
         app.include_router(router)
     return app
 

@@ -179,6 +179,12 @@ class SqlBatches:
             ended = _seen(batch) | self._moved(row, batch.status) | {"due_at": None}
             announce_batch(db, _changed(db, row, ended), self._clock())
 
+    def rows_remaining(self) -> int:
+        """Rows of unfinished batches that have not ended, of all tenants."""
+        left = func.sum(batches.c.total - batches.c.completed - batches.c.failed)
+        with self._database.reading() as db:
+            return int(db.scalar(select(left).where(batches.c.due_at.is_not(None))) or 0)
+
     def jobs_by_key(self, tenant: str, keys: Collection[str]) -> dict[str, Job]:
         """The tenant's jobs by idempotency key, as far as there are some."""
         query = select(jobs).where(jobs.c.tenant == tenant, jobs.c.idempotency_key.in_(keys))

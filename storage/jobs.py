@@ -184,6 +184,8 @@ class JobRequest:
     select: Select = "best"
     webhook: str | None = None  # https URL that hears of the end
     warnings: tuple[str, ...] = ()  # about photo and prompt, for the caller; no part of the result
+    request_id: str | None = None  # X-Request-Id of the HTTP request that created it
+    traceparent: str | None = None  # W3C Trace Context of that request; None: it is not traced
 
     @property
     def result_id(self) -> str:

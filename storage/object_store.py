@@ -15,6 +15,7 @@ from minio.error import S3Error
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from urllib3 import PoolManager, Retry, Timeout
 
+from storage.calls import Call, Hear, told, unheard
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
 from storage.s3_errors import storage_errors
 
@@ -118,16 +119,17 @@ class ObjectStore(Protocol):
         ...
 
 
-def in_bucket(server: ObjectStoreConfig, bucket: str) -> "S3ObjectStore":
+def in_bucket(server: ObjectStoreConfig, bucket: str, hear: Hear = unheard) -> "S3ObjectStore":
     """Another bucket of the same server."""
-    return S3ObjectStore(server.model_copy(update={"bucket": bucket}))
+    return S3ObjectStore(server.model_copy(update={"bucket": bucket}), hear)
 
 
 class S3ObjectStore:
-    """An ObjectStore on any S3 endpoint. Pickles as its config: each process opens its own pool."""
+    """An ObjectStore on any S3 endpoint; `hear` is told of every call. Pickles as its arguments:
+    each process opens its own pool."""
 
-    def __init__(self, config: ObjectStoreConfig) -> None:
-        self._config = config
+    def __init__(self, config: ObjectStoreConfig, hear: Hear = unheard) -> None:
+        self._config, self._hear = config, hear
         # The SDK's own pool waits five minutes, five times. Never share one between Minio objects:
         # Minio.__del__ clears it under the other's feet.
         pool = PoolManager(
@@ -152,20 +154,22 @@ class S3ObjectStore:
         )
         self._bucket = config.bucket
 
-    def __reduce__(self) -> tuple[type["S3ObjectStore"], tuple[ObjectStoreConfig]]:
-        return S3ObjectStore, (self._config,)
+    def __reduce__(self) -> tuple[type["S3ObjectStore"], tuple[ObjectStoreConfig, Hear]]:
+        return S3ObjectStore, (self._config, self._hear)
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
-        with storage_errors(key):
+        with told(self._hear, "put", key) as call:
             self._client.put_object(
                 self._bucket, key, io.BytesIO(data), len(data), content_type, part_size=_PART_BYTES
             )
+            call.size_bytes = len(data)
 
     def put_file(self, key: str, path: Path, content_type: str) -> None:
-        with storage_errors(key):
+        with told(self._hear, "put", key) as call:
             self._client.fput_object(
                 self._bucket, key, str(path), content_type, part_size=_PART_BYTES
             )
+            call.size_bytes = path.stat().st_size
 
     def put_if_absent(self, key: str, data: bytes, content_type: str) -> bool:
         # A 412 can be the echo of our own PUT, written and repeated because its answer was lost.
@@ -177,7 +181,7 @@ class S3ObjectStore:
             "Content-Type": content_type,
             "x-amz-meta-put-id": put_id,
         }
-        with storage_errors(key):
+        with told(self._hear, "put_if_absent", key) as call:
             try:
                 # Private, hence the exact pin of minio: put_object(metadata=...) would send the
                 # condition as x-amz-meta-if-none-match and overwrite.
@@ -186,6 +190,7 @@ class S3ObjectStore:
                 if error.code != "PreconditionFailed":
                     raise
             else:
+                call.size_bytes = len(data)
                 return True
             try:
                 standing = self._client.stat_object(self._bucket, key)
@@ -196,24 +201,25 @@ class S3ObjectStore:
             return bool(standing.metadata.get("x-amz-meta-put-id") == put_id)
 
     def get(self, key: str) -> bytes:
-        with storage_errors(key):
-            return self._read(key)
+        with told(self._hear, "get", key) as call:
+            return self._read(call, key)
 
     def get_range(self, key: str, start: int, stop: int) -> bytes:
         if not 0 <= start < stop:
             raise ValueError(f"empty or negative byte range {start}:{stop}")
-        with storage_errors(key):
+        with told(self._hear, "get", key) as call:
             try:
-                return self._read(key, offset=start, length=stop - start)
+                return self._read(call, key, offset=start, length=stop - start)
             except S3Error as error:
                 if error.code != "InvalidRange":
                     raise
                 raise ValueError(f"byte {start} lies past the end of {key}") from None
 
-    def _read(self, key: str, offset: int = 0, length: int = 0) -> bytes:
+    def _read(self, call: Call, key: str, offset: int = 0, length: int = 0) -> bytes:
         response = self._client.get_object(self._bucket, key, offset=offset, length=length)
         try:
             data: bytes = response.read()
+            call.size_bytes = len(data)
             return data
         finally:
             response.close()
@@ -221,7 +227,7 @@ class S3ObjectStore:
 
     def stat(self, key: str) -> ObjectInfo | None:
         try:
-            with storage_errors(key):
+            with told(self._hear, "stat", key):
                 found = self._client.stat_object(self._bucket, key)
         except ObjectNotFound:
             return None
@@ -230,26 +236,28 @@ class S3ObjectStore:
         )
 
     def delete(self, key: str) -> None:
-        with storage_errors(key):
+        with told(self._hear, "delete", key):
             self._client.remove_object(self._bucket, key)
 
     def delete_prefix(self, prefix: str) -> int:
         if not prefix.endswith("/"):
             raise ValueError(f"{prefix!r} is not a folder: it must end in '/'")
         doomed = [DeleteObject(found.key) for found in self.iter_objects(prefix)]
-        with storage_errors(prefix):
+        with told(self._hear, "delete", prefix):
             # The SDK deletes only as far as its answers are consumed.
             refused = list(self._client.remove_objects(self._bucket, doomed))
-        if refused:
-            raise StoreUnavailable(f"{len(refused)} objects under {prefix} stay: {refused[0]}")
+            if refused:
+                raise StoreUnavailable(f"{len(refused)} objects under {prefix} stay: {refused[0]}")
         return len(doomed)
 
     def iter_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        with storage_errors(prefix):
+        with told(self._hear, "list", prefix) as call:
             for found in self._client.list_objects(self._bucket, prefix, recursive=True):
-                yield ObjectInfo(
+                info = ObjectInfo(
                     found.object_name, found.size, found.etag, None, found.last_modified.timestamp()
                 )
+                with call.paused():
+                    yield info
 
     def presign_get(self, key: str, expires_s: int, filename: str | None) -> str:
         if not 1 <= expires_s <= MAX_PRESIGN_S:

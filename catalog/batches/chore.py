@@ -8,6 +8,7 @@ from catalog.batches.keeper import BatchKeeper, Command
 from catalog.batches.preparing import Preparing
 from catalog.run.config import CatalogConfig
 from catalog.run.submission import DriverJobs
+from monitoring.store_calls import count_store_call
 from storage.batches import SqlBatches
 from storage.files import SqlFiles
 from storage.job_store import SqlJobStore
@@ -32,7 +33,7 @@ class FollowBatches:
         return self.config.follow_every_s / 2
 
     def begin(self, jobs: SqlJobStore) -> Callable[[], None]:
-        bucket = lru_cache(_BUCKETS_KEPT)(partial(in_bucket, self.objects))
+        bucket = lru_cache(_BUCKETS_KEPT)(partial(in_bucket, self.objects, hear=count_store_call))
         batches, own = SqlBatches(jobs.database), self.objects.bucket
         preparing = Preparing(bucket, own, SqlFiles(jobs.database), self.model)
         return BatchKeeper(

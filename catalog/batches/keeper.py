@@ -23,6 +23,7 @@ from catalog.run.options import RunOptions
 from catalog.run.plan import read_plan
 from catalog.run.progress import read_progress
 from catalog.run.submission import STOPPED, DriverJob, DriverJobs
+from monitoring import metrics
 from storage.batches import Batch, BatchError, BatchStatus, Counts, SqlBatches
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
 from storage.job_store import JobStore
@@ -57,6 +58,8 @@ class BatchKeeper:
         self._preparing, self._bucket, self._own = preparing, bucket, service_bucket
         self._connect, self._command = drivers, command
         self._drivers: DriverJobs | None = None
+        metrics.begin(metrics.BATCH_ROWS)
+        metrics.BATCH_PROGRESS_AT.keep(time.time())
 
     def round(self) -> None:
         """All that are due. Raises StoreUnavailable where none can be claimed."""
@@ -71,6 +74,7 @@ class BatchKeeper:
                 self._batches.look_again(batch, _RAY_AGAIN_S)
             except Exception:  # one batch must stop neither the others nor the webhooks
                 log.exception("batch %s is left for %g s", batch.id, _LEASE_S)
+        metrics.BATCH_REMAINING.keep(self._batches.rows_remaining())
 
     def look(self, batch: Batch) -> None:
         """`batch` is claimed. Raises StorageError, and what DriverJobs raise."""
@@ -128,8 +132,8 @@ class BatchKeeper:
             job = None
         if (said := _last_word(job, output)) is not None and said.completed:
             # Whatever its exit code: it may have failed to clean up, or been killed just then.
-            counts = Counts(said.rows, said.ok, said.failed)
-            self._end(replace(batch, counts=counts), BatchStatus.COMPLETED)
+            batch = _with(batch, Counts(said.rows, said.ok, said.failed))
+            self._end(batch, BatchStatus.COMPLETED)
         elif stopping:
             batch = self._counted(batch, output)
             self._cancel_jobs(batch, options.run_id)
@@ -151,6 +155,7 @@ class BatchKeeper:
         """The next look comes the later the more often this was in vain."""
         command = self._command(options, batch.tenant, drivers.dashboard_url)
         drivers.start(options, batch.tenant, command)
+        metrics.BATCH_PROGRESS_AT.keep(time.time())
         wait_s = min(self._config.follow_every_s * 2**batch.starts, _LONGEST_WAIT_S)
         self._batches.look_again(replace(batch, starts=batch.starts + 1), wait_s)
 
@@ -167,7 +172,7 @@ class BatchKeeper:
             status = batch.status
         more = counts.completed + counts.failed > batch.counts.completed + batch.counts.failed
         starts = min(batch.starts, 1) if more else batch.starts
-        return replace(batch, counts=counts, status=status, starts=starts)
+        return replace(_with(batch, counts), status=status, starts=starts)
 
     def _is_to_stop(self, batch: Batch) -> bool:
         expired = batch.expires_at is not None and time.time() > batch.expires_at
@@ -180,7 +185,7 @@ class BatchKeeper:
             return batch
         tally = summarise(output, plan, progress=self._renewing(batch)).tally
         ok, failed = tally.count(RowStatus.OK), tally.count(RowStatus.FAILED)
-        return replace(batch, counts=Counts(plan.rows, ok, failed))
+        return _with(batch, Counts(plan.rows, ok, failed))
 
     def _renewing(self, batch: Batch) -> Callable[[], None]:
         """To be called often while something takes long."""
@@ -208,6 +213,19 @@ class BatchKeeper:
 
     def _output(self, options: RunOptions) -> RunOutput:
         return output_of(options, self._bucket(options.bucket))
+
+
+def _with(batch: Batch, counts: Counts) -> Batch:
+    """Of its rows so far; those that ended since the last look are metered."""
+    before = batch.counts
+    for outcome, rows in (
+        ("ok", counts.completed - before.completed),
+        ("failed", counts.failed - before.failed),
+    ):
+        if rows > 0:  # the last word may be less than a driver's
+            metrics.BATCH_ROWS.inc(rows, tags={"outcome": outcome})
+            metrics.BATCH_PROGRESS_AT.keep(time.time())
+    return replace(batch, counts=counts)
 
 
 def _last_word(job: DriverJob | None, output: RunOutput) -> Published | None:

@@ -33,6 +33,7 @@ async def _came_to_nothing(jobs: JobStore, results: Results, job: Job) -> bool:
         with suppress(StaleAttempt, IllegalTransition, ResultPurged):  # it is somebody's again
             await asyncio.to_thread(jobs.complete, job.current_attempt, video)
             metrics.ATTEMPTS.inc(tags={"outcome": "adopted"})
+            metrics.LEASE_EXPIRATIONS.inc()
             log.info("job %s attempt %d: its result stood already", job.id, job.attempt)
     except StorageError:
         log.exception("there is no telling what came of job %s", job.id)

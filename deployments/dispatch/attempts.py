@@ -14,9 +14,13 @@ from deployments.dispatch.foresight import Foresight
 from deployments.dispatch.journey import Journey, Stages
 from deployments.dispatch.results import Results
 from deployments.dispatch.suspects import Suspects
+from deployments.dispatch.tally import count_start, count_video
+from deployments.dispatch.trail import followed
 from deployments.dispatch.verdict import Retry, Verdict, judge
 from diffusion.errors import OutOfMemory
 from monitoring import metrics
+from monitoring.stages import StageCall
+from monitoring.tracing import span
 from storage.errors import (
     IllegalTransition,
     ResultPurged,
@@ -93,6 +97,7 @@ class Attempts:
         if job.tier:
             self._fleet.enter(job, job.tier)
             self._foresight.begin(job)
+            count_start(job, job.tier)
         work = self._run(job) if job.tier else self._turn_away(job)
         self._under_way[attempt] = job
         self._tasks[attempt] = asyncio.create_task(work)
@@ -154,8 +159,10 @@ class Attempts:
         self._changed()
 
     async def _run(self, job: Job) -> None:
-        outcome, write = await self._outcome(job)
-        outcome = await self._write(job, outcome, write)
+        with followed(job) as call:
+            outcome, write = await self._outcome(job, call)
+            with span("recording", call.traceparent):
+                outcome = await self._write(job, outcome, write)
         if outcome == "completed":
             self._foresight.completed(job.current_attempt)
         if outcome != "released":
@@ -167,12 +174,12 @@ class Attempts:
         write = partial(self._jobs.fail, code="does_not_fit", message=message)
         await self._write(job, "failed", write)
 
-    async def _outcome(self, job: Job) -> tuple[str, Write]:
+    async def _outcome(self, job: Job, call: StageCall) -> tuple[str, Write]:
         """Run the job; how it ended, and the write that records it."""
         try:
             if video := await self._results.find(job.request):
                 return "reused", partial(self._jobs.complete, video=video)
-            video = await self._journey(job).run(self._fleet.tiers[job.tier or ""].denoiser)
+            video = await self._journey(job, call).run(self._fleet.tiers[job.tier or ""].denoiser)
         except asyncio.CancelledError:
             return "released", self._released("worker_lost", charge=False)
         except OutOfMemory as error:
@@ -187,6 +194,7 @@ class Attempts:
                 return "failed", self._failed(error)
             self._note(job, JobEvent(time.time(), verdict.code, verdict.message))
             return "released", self._released(verdict.code, self._is_charged(job, verdict))
+        count_video(job, job.tier or "", video)
         self._pause = (0.0, 0.0, "")
         self._completed += 1
         return "completed", partial(self._jobs.complete, video=video)
@@ -205,7 +213,7 @@ class Attempts:
             return self.suspects.lost(job.id, step)
         return verdict.retry is Retry.CHARGED
 
-    def _journey(self, job: Job) -> Journey:
+    def _journey(self, job: Job, call: StageCall) -> Journey:
         attempt, tier = job.current_attempt, job.tier or ""
         sampling = self._fleet.tiers[tier].clips[attempt].sampling
 
@@ -222,7 +230,7 @@ class Attempts:
 
         note = partial(self._note, job)
         silence_s = self._fleet.tiers[tier].config.stall_s
-        return Journey(self._stages, job, sampling, report, note, denoised, silence_s)
+        return Journey(self._stages, job, call, sampling, report, note, denoised, silence_s)
 
     def _denoising_tier(self, job: Job) -> str | None:
         """The tier that has the job; None once it is in a stage behind the denoisers."""
@@ -259,7 +267,7 @@ class Attempts:
                 outcome = "unrecorded"
             break
         metrics.ATTEMPTS.inc(tags={"outcome": outcome})
-        log.info("job %s attempt %d: %s", job.id, job.attempt, outcome)
+        log.info("job %s attempt %d: %s", job.id, job.attempt, outcome, extra={"outcome": outcome})
         return outcome
 
     async def _look_again(self, job: Job, outcome: str) -> tuple[str, Write]:

@@ -13,6 +13,7 @@ from deployments.dispatch.verdict import WORKER_LOST
 from deployments.handover import HandoverLost, ReplicaSilent
 from deployments.provenance import Provenance
 from diffusion.params import SamplingParams
+from monitoring.stages import StageCall
 from storage.errors import StoreUnavailable
 from storage.jobs import Job, JobEvent, Stage, VideoFile
 
@@ -39,6 +40,7 @@ class Journey:
         self,
         stages: Stages,
         job: Job,
+        call: StageCall,
         sampling: SamplingParams,
         report: Callable[[Stage, int], None],
         note: Callable[[JobEvent], None],
@@ -46,7 +48,7 @@ class Journey:
         silence_s: float,
     ):
         self._stages = stages
-        self._job = job
+        self._job, self._call = job, call
         self._sampling = sampling  # a smaller clip than was asked for, where memory ran out
         self._report, self._note, self._denoised = report, note, denoised
         self._silence_s = silence_s
@@ -55,9 +57,11 @@ class Journey:
         """The way of one video."""
         sampling, request = self._sampling, self._job.request
         self._report(Stage.ENCODING, 0)
-        text = self._stages.text_encoder.encode.remote(sampling.prompt, sampling.negative_prompt)
+        text = self._stages.text_encoder.encode.remote(
+            sampling.prompt, sampling.negative_prompt, self._call
+        )
         image = self._stages.image_encoder.encode.remote(
-            request.photo_key, sampling.width, sampling.height, request.output.fit
+            request.photo_key, sampling.width, sampling.height, request.output.fit, self._call
         )
         denoised = await self._denoise(denoiser, text, image)
         self._denoised(denoised)
@@ -75,7 +79,11 @@ class Journey:
         """`text` and `image` are responses, not values: they go to the Denoiser without us."""
         job = self._job
         order = DenoiseOrder(
-            job.current_attempt, self._sampling, job.request.priority, job.request.deadline_at
+            job.current_attempt,
+            self._sampling,
+            job.request.priority,
+            job.request.deadline_at,
+            self._call,
         )
         events = denoiser.denoise.remote(order, text, image)
         now = asyncio.get_running_loop().time
@@ -104,7 +112,8 @@ class Journey:
 
     async def _decode(self, denoised: Denoised) -> Decoded:
         self._report(Stage.DECODING, self._sampling.num_inference_steps)
-        decoded: Decoded = await _finished(lambda: self._stages.decoder.decode.remote(denoised))
+        decode = self._stages.decoder.decode.remote
+        decoded: Decoded = await _finished(lambda: decode(denoised, self._call))
         for event in decoded.events:
             self._note(event)
         return decoded
@@ -120,6 +129,7 @@ class Journey:
                 self._job.current_attempt,
                 decoded,
                 provenance,
+                self._call,
             )
 
         for wait_s in (*_STORAGE_WAITS_S, None):

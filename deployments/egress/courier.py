@@ -38,6 +38,7 @@ class Courier:
         self._lease_s = config.timeout_s + _LEASE_MARGIN_S
         self._tries: dict[asyncio.Task[None], str] = {}  # -> host
         self._room = asyncio.Event()
+        metrics.begin(metrics.WEBHOOK_DELIVERIES)
 
     async def run(self) -> None:
         """For ever; a table that is away is asked again."""

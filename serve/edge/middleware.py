@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.edge.memory import SHARE, MemoryBudget
+from serve.edge.tracking import tracked
 from serve.errors import REQUEST, ApiError, respond
 
 _HEAD = "is_head"
@@ -34,18 +35,20 @@ class RequestId:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                answer.status = message["status"]
                 if self._echo:
                     echoed = (b"x-request-id", request_id)
                     message["headers"] = [*message.get("headers", []), echoed]
             await send(message)
 
-        try:
-            return await self._app(scope, receive, send_with_id)
-        except Exception as error:
-            if started:
-                raise
-            response = await respond(Request(scope), error)
-            return await response(scope, receive, send_with_id)
+        with tracked(scope, request_id.decode()) as answer:
+            try:
+                return await self._app(scope, receive, send_with_id)
+            except Exception as error:
+                if started:
+                    raise
+                response = await respond(Request(scope), error)
+                return await response(scope, receive, send_with_id)
 
 
 class HeadAsGet:

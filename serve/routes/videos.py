@@ -13,6 +13,7 @@ from serve.edge.auth import Authenticator
 from serve.edge.idempotency import IdempotencyKey
 from serve.edge.middleware import is_head
 from serve.edge.rfc9110 import is_known
+from serve.edge.tracking import ORIGIN
 from serve.schemas import Video, VideoDeleted, VideoFeedback, VideoList, create_body_schema
 from serve.services.create_request import read_create, read_json
 from serve.services.events import no_events
@@ -62,7 +63,8 @@ def video_routes(videos: Videos, tenant_of: Authenticator) -> APIRouter:
         once = None
         if idempotency_key is not None:
             once = Idempotency(idempotency_key, create.fingerprint)
-        video, replayed = await videos.create(create.parameters, create.photo, tenant, once)
+        origin = request.scope[ORIGIN]
+        video, replayed = await videos.create(create.parameters, create.photo, tenant, once, origin)
         if replayed:
             response.headers["Idempotency-Replayed"] = "true"
         if wait_s := _wait_s(prefer):

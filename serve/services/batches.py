@@ -13,6 +13,7 @@ from catalog.batches.request import BatchRequest, UploadedManifest, output_of, r
 from catalog.manifest.source import suffix_of
 from catalog.run.config import is_under
 from deployments.egress.webhooks import check_webhook_url
+from monitoring.store_calls import count_store_call
 from serve.config import AppConfig
 from serve.errors import PERMISSION, REQUEST, ApiError
 from serve.schemas import Batch, BatchItem, BatchItemList, BatchList, CreateBatch
@@ -43,7 +44,8 @@ class Batches:
         self._config, self._model = config, model
         self._batches, self._files, self._store = batches, files, store
         self._objects = config.object_store
-        self._bucket = lru_cache(_BUCKETS_KEPT)(partial(in_bucket, config.object_store))
+        bucket = partial(in_bucket, config.object_store, hear=count_store_call)
+        self._bucket = lru_cache(_BUCKETS_KEPT)(bucket)
 
     async def create(
         self, create: CreateBatch, tenant: Tenant, once: Idempotency | None

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -13,9 +14,11 @@ from cluster.eta import Eta
 from deployments.egress.client import Egress
 from deployments.egress.webhooks import check_webhook_url
 from diffusion.model_folder import ModelCard
+from monitoring import metrics
 from serve.config import AppConfig
 from serve.edge.lingering import Lingering
 from serve.edge.memory import MemoryBudget, Share
+from serve.edge.tracking import Origin, tell_created
 from serve.errors import ApiError
 from serve.schemas import CreateVideo, Video, VideoFeedback, VideoList
 from serve.services.admission import Admission
@@ -82,6 +85,7 @@ class Videos:
         source: PhotoSource,
         tenant: Tenant,
         idempotency: Idempotency | None,
+        origin: Origin,
     ) -> tuple[Video, bool]:
         """Accept a job: when this returns, the photo, the row and the request are stored.
 
@@ -98,10 +102,15 @@ class Videos:
             check_webhook_url(create.webhook, self.config.egress)
         # The photo first, as a job may be leased as soon as it is a row; the request last, when
         # it is known which job stands.
-        request = await self._prepared(create, source, tenant)
+        prepared = await self._prepared(create, source, tenant)
+        request = replace(prepared, request_id=origin.request_id, traceparent=origin.traceparent)
         caps = (tenant.quota or self.config.quota).caps(self.config.limits.max_queued_jobs)
         job = await asyncio.to_thread(self._create, request, idempotency, caps)
-        return await self._accepted(job, idempotency), job.id != request.id
+        replayed = job.id != request.id
+        if not replayed:
+            metrics.JOBS_CREATED.inc(request.candidates, tags={"priority": request.priority.value})
+            tell_created(job)
+        return await self._accepted(job, idempotency), replayed
 
     async def _prepared(
         self, create: CreateVideo, source: PhotoSource, tenant: Tenant

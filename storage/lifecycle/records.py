@@ -2,7 +2,7 @@
 and how it ended."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from operator import itemgetter
@@ -86,8 +86,14 @@ class JobEnd:
         return cls(**given)
 
 
-def record_ends(database: Database, objects: ObjectStore, limit: int) -> int:
+def record_ends(
+    database: Database,
+    objects: ObjectStore,
+    limit: int,
+    ended: Callable[[Job], object] = lambda _: None,
+) -> int:
     """Write down how jobs ended, `limit` at most, and say of how many; call again until that is 0.
+    `ended` hears of each, and again of one that was retried or rated since.
 
     Of completed ones too: the commit in results/ tells neither when, nor after which events. Raises
     StoreUnavailable; what was written then is written again.
@@ -108,12 +114,17 @@ def record_ends(database: Database, objects: ObjectStore, limit: int) -> int:
         named = select(jobs.c.seq).where(jobs.c.seq.in_([row.seq for row in rows]))
         free = set(db.scalars(named.with_for_update(skip_locked=True)))
         rows = [row for row in rows if row.seq in free]
+        recorded = []
         for row in rows:
             # Retried by an operator since it was read: its next end is still to be recorded. Nobody
             # who watches the job needs to hear of this, so its revision stays.
             same = (jobs.c.seq == row.seq) & (jobs.c.rev == row.rev)
-            db.execute(update(jobs).where(same).values(recorded=True, rev=jobs.c.rev))
+            done = db.execute(update(jobs).where(same).values(recorded=True, rev=jobs.c.rev))
+            if done.rowcount:
+                recorded.append(row)
         _refer(db, [row for row in rows if row.result and not (row.result_id or row.expired)])
+    for row in recorded:
+        ended(to_job(row))
     return len(rows)
 
 

@@ -23,25 +23,32 @@ def is_current(db: Connection) -> bool:
     return _version(db) == _scripts().get_current_head()
 
 
+def pending(db: Connection) -> list[str]:
+    """The versions that `migrate` would bring the tables to, one after the other. Raises
+    StoreMisconfigured for tables of a newer program."""
+    scripts, current = _scripts(), _version(db)
+    newest_first = [script.revision for script in scripts.walk_revisions()]
+    if current is None:
+        return newest_first[::-1]
+    if current not in newest_first:
+        raise StoreMisconfigured(
+            f"the job table is of version {current}, newer than this program's {newest_first[0]}:"
+            " start the version that made it, or a later one"
+        )
+    return newest_first[: newest_first.index(current)][::-1]
+
+
 def migrate(db: Connection) -> None:
     """Upgrade in the caller's transaction, one process at a time. Raises StoreMisconfigured."""
     if db.dialect.name == "postgresql":
         _wait_for_turn(db)
-    scripts, current = _scripts(), _version(db)
-    newest = scripts.get_current_head()
-    if current == newest:
+    if not pending(db):
         return
-    known = {script.revision for script in scripts.walk_revisions()}
-    if current is not None and current not in known:
-        raise StoreMisconfigured(
-            f"the job table is of version {current}, newer than this program's {newest}:"
-            " start the version that made it, or a later one"
-        )
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = db
     with _ALEMBIC:
-        if current is None and inspect(db).has_table("jobs"):
+        if _version(db) is None and inspect(db).has_table("jobs"):
             command.stamp(config, _BEFORE_ALEMBIC)
         command.upgrade(config, "head")
 

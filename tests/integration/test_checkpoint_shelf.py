@@ -113,3 +113,41 @@ def test_a_store_that_is_away_costs_the_checkpoint_and_nothing_else(s3: ObjectSt
         assert found.step == 5
 
     run(scenario)
+
+
+def test_steps_are_at_risk_until_a_checkpoint_of_them_is_stored(
+    s3: ObjectStoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("deployments.checkpoint_shelf.time.monotonic", lambda: now[0])
+
+    async def scenario() -> None:
+        store = SlowStore(s3)
+        shelf = CheckpointShelf(store)
+        assert shelf.unsaved_s == 0
+        shelf.moved(FIRST)
+        now[0] = 105.0
+        shelf.moved(FIRST)
+        assert shelf.unsaved_s == 5
+        store.error = StoreUnavailable("away")
+        shelf.save(FIRST, checkpoint(2))
+        await shelf.flush(FIRST)
+        assert shelf.unsaved_s == 5  # it could not be stored
+        store.error = None
+        shelf.save(FIRST, checkpoint(2))
+        now[0] = 107.0
+        shelf.moved(FIRST)  # while that is on its way
+        await shelf.flush(FIRST)
+        assert shelf.unsaved_s == 2
+        shelf.save(FIRST, checkpoint(3))
+        await shelf.flush(FIRST)
+        assert shelf.unsaved_s == 0
+        shelf.moved(FIRST)
+        shelf.moved(SECOND)
+        now[0] = 110.0
+        shelf.forget(FIRST)
+        assert shelf.unsaved_s == 3
+        shelf.forget(SECOND)
+        assert shelf.unsaved_s == 0
+
+    run(scenario)

@@ -287,3 +287,13 @@ def test_every_parameter_of_a_run_is_one_that_runs_know() -> None:
         "min_score": 0.5,
         "retry_failed": True,
     }
+
+
+def test_the_rows_of_unfinished_batches_are_what_remains(batches: SqlBatches) -> None:
+    assert batches.rows_remaining() == 0
+    made(batches, "a")
+    first = claimed(batches)
+    batches.look_again(replace(first, counts=Counts(10, 3, 2)), 100.0)
+    made(batches, "b")
+    batches.end(replace(claimed(batches), counts=Counts(7, 1, 0), status=BatchStatus.CANCELLED))
+    assert batches.rows_remaining() == 5

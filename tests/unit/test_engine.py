@@ -379,3 +379,13 @@ def test_rows_are_split_where_attention_kernels_end(
     for number in range(4):
         alone = models.alone(params(seed=number, num_inference_steps=1))
         assert (found[f"clip{number}"] - alone).abs().max() <= 5e-5
+
+
+def test_every_call_is_told_of_once_however_many_share_it(models: Models) -> None:
+    told: list[float] = []
+    engine = Engine(models.unet, EngineConfig(max_rows=8), called=told.append)
+    models.join(engine, "a", params(num_inference_steps=2))
+    models.join(engine, "b", params(num_inference_steps=3))
+    seconds = {e.request_id: e.seconds for e in run(engine) if isinstance(e, Finished)}
+    assert len(told) == 3
+    assert sum(told) == pytest.approx(sum(seconds.values()))

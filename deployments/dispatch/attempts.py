@@ -114,9 +114,11 @@ class Attempts:
         self._waited.pop(job_id, None)
 
     def cancel(self, attempts: Iterable[Attempt]) -> None:
+        """Each goes back to the queue, once it has begun: a task that has not would just vanish,
+        and its job wait for the lease to run out."""
         for attempt in attempts:
             if task := self._tasks.get(attempt):
-                task.cancel()
+                asyncio.get_running_loop().call_soon(task.cancel)
 
     def strand(self, attempts: Iterable[Attempt]) -> None:
         """Cancel these: no replica of their tier is left, and nothing would say so."""
@@ -162,7 +164,13 @@ class Attempts:
         with followed(job) as call:
             outcome, write = await self._outcome(job, call)
             with span("recording", call.traceparent):
-                outcome = await self._write(job, outcome, write)
+                try:
+                    outcome = await self._write(job, outcome, write)
+                except asyncio.CancelledError:
+                    if job.current_attempt not in self._lingering:
+                        raise
+                    back = self._released("purged", charge=False)
+                    outcome = await self._write(job, "released", back)
         if outcome == "completed":
             self._foresight.completed(job.current_attempt)
         if outcome != "released":
@@ -251,10 +259,7 @@ class Attempts:
                 outcome = "stale"
             except ResultPurged as purged:
                 self._linger(job, purged)
-                try:
-                    await asyncio.sleep(wait_s)
-                except asyncio.CancelledError:  # whatever ends it, it goes back
-                    outcome, write = "released", self._released("purged", charge=False)
+                await asyncio.sleep(wait_s)
                 continue
             except StoreUnavailable:
                 log.exception("the end of %s is not written yet", job.id)

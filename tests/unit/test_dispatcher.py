@@ -19,6 +19,7 @@ from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone
+from deployments.dispatch.attempts import Attempts
 from deployments.dispatch.fleet import Replicas
 from deployments.dispatch.verdict import Retry, judge
 from deployments.dispatcher import Dispatcher, DispatcherConfig
@@ -853,6 +854,31 @@ def test_a_job_leaves_a_tier_at_rest_that_lost_its_replica(tmp_path: Path) -> No
         job = await rig.until("job", JobStatus.COMPLETED)
         assert job.tier == "own"
         assert [event.kind for event in job.events] == ["worker_lost"]
+
+    run(scenario)
+
+
+def test_a_job_whose_tier_goes_in_the_moment_it_starts_goes_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its task had no turn yet: it must still put the job back, not leave it to its lease."""
+    started: list[Job] = []
+    start = Attempts.start
+
+    def start_and_strand(self: Attempts, job: Job) -> None:
+        start(self, job)
+        if not started:
+            self.strand([job.current_attempt])
+        started.append(job)
+
+    monkeypatch.setattr(Attempts, "start", start_and_strand)
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path, lease_s=3600)
+        await rig.start()
+        rig.jobs.create(make_request("job"))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert (job.attempt, [event.kind for event in job.events]) == (2, ["worker_lost"])
 
     run(scenario)
 

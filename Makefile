@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PART ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test prometheus test-faults lint format bench lock clean
+.PHONY: help install demo test prometheus browser test-faults lint format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install ## product photos to MP4 files through a real one-machine cluster
 	$(BIN)/shopreel demo
 
-test: install prometheus ## unit tests (no Ray; SQLite and Postgres), integration (real Ray, S3), several nodes
+test: install prometheus browser ## unit tests (no Ray; SQLite and Postgres), integration (real Ray, S3), several nodes
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/integration
 	$(BIN)/python -m pytest tests/multinode
@@ -37,6 +37,11 @@ prometheus: ## Prometheus and promtool for the tests, by apt where they are miss
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null \
 	  || { apt-get update -qq && apt-get install -qq -y --no-install-recommends prometheus; } \
 	  || { echo "put prometheus and promtool of a release of prometheus.io on PATH" >&2; exit 1; }
+
+browser: ## Chromium for the tests of the web page, by apt where it is missing
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	  || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-noto-cjk; } \
+	  || { echo "put a chromium on PATH" >&2; exit 1; }
 
 test-faults: install ## inject faults into a running service; print what was accepted, lost, seen twice
 	$(BIN)/python -m pytest tests/faults --fault-table

@@ -2,7 +2,8 @@
 
                     ┌─ TextEncoder ──┐
 HTTP ─ VideoAPI ─ Dispatcher         ├─ Denoiser-<tier> ─ Decoder ─ VideoEncoder ─ S3
-          │         └─ ImageEncoder ─┘
+          │ │       └─ ImageEncoder ─┘
+          │ WebPage (the page below /ui, a client of the API)
        job table ─ Housekeeper ─ webhooks, retention, batches
 """
 
@@ -45,6 +46,8 @@ from serve.catalog_driver import driver_command
 from serve.config import AppConfig, ConfigError, parse
 from serve.http_api import create_app
 from serve.services.admission import Admission
+from serve.web.door import open_door
+from serve.web.replica import WebPage
 from storage.object_store import S3ObjectStore
 from video.photo_pool import PhotoPool
 
@@ -109,8 +112,13 @@ def build_app(args: Mapping[str, Any]) -> Application:
         [FollowBatches(config.catalog, store, card.name, driver_command)],
         [tier.name for tier in config.tiers],
     )
+    page = None
+    if config.web.enabled:
+        page = serve.deployment(**config.web.options())(
+            observed(WebPage, config.observability)
+        ).bind(config.web, config.limits.photo)
     api = stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI")
-    return api.bind(config, card, Admission(cost, floor), dispatcher, housekeeper)
+    return api.bind(config, card, Admission(cost, floor), dispatcher, housekeeper, page)
 
 
 class VideoAPI:
@@ -123,11 +131,12 @@ class VideoAPI:
         admission: Admission,
         dispatcher: DeploymentHandle,
         _housekeeper: DeploymentHandle,  # bound here so that Serve deploys it; nobody calls it
+        page: DeploymentHandle | None,
     ):
         end_on_sigterm()
         metrics.BUILD.keep(1, tags={"version": version("shopreel")})
         metrics.MODEL.keep(1, tags={"model": model.name, "revision": model.revision})
-        self._dispatcher = dispatcher
+        self._dispatcher, self._page = dispatcher, page
         self._photos = PhotoPool(config.limits.photo_pool, config.limits.photo)
         line = DispatcherLine(
             wake=lambda: dispatcher.wake.remote(),
@@ -137,7 +146,10 @@ class VideoAPI:
         self._api = open_api(config, model, admission, line, self._photos)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's name for it
-        return create_app(self._api, echo_request_id=False)
+        app = create_app(self._api, echo_request_id=False)
+        if self._page is not None:
+            open_door(app, self._page)
+        return app
 
     def __del__(self) -> None:  # Serve calls it when the replica leaves, after its last request
         self._photos.close()

@@ -50,6 +50,7 @@ from monitoring.replicas import ObservabilityConfig
 from serve.config_origins import Given, settings_in_force
 from serve.edge.auth import AuthConfig
 from serve.edge.limits import Limits
+from serve.web.config import WebConfig
 from storage.job_store import JobStoreConfig
 from storage.lifecycle.retention import Retention
 from storage.object_store import ObjectStoreConfig
@@ -112,6 +113,7 @@ class AppConfig(BaseSettings):
         None, pattern=r"^[A-Z]{3}$", description="of the tiers' cost_per_hour; ISO 4217"
     )
     stages: Stages = Field(default_factory=Stages)
+    web: WebConfig = Field(default_factory=WebConfig)
     observability: ObservabilityConfig = Field(default_factory=ObservabilityConfig)
     wait_for_nodes: bool = Field(
         False,
@@ -157,6 +159,7 @@ class AppConfig(BaseSettings):
         dispatcher = StageConfig(
             num_cpus=stages.dispatcher.num_cpus, labels=stages.dispatcher.labels
         )
+        page = StageConfig(num_cpus=self.web.num_cpus, labels=self.web.labels)
         return {
             "VideoAPI": stages.api,
             "Dispatcher": dispatcher,
@@ -166,6 +169,7 @@ class AppConfig(BaseSettings):
             "Decoder": stages.decoder,
             "VideoEncoder": stages.video_encoder,
             "Housekeeper": stages.housekeeper,
+            **({"WebPage": page} if self.web.enabled else {}),
         }
 
     def check_deployable(self) -> None:

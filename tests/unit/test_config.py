@@ -186,6 +186,7 @@ def test_every_deployment_is_counted() -> None:
         "Decoder",
         "VideoEncoder",
         "Housekeeper",
+        "WebPage",
     ]
 
 

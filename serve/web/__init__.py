@@ -1,0 +1,1 @@
+"""The web page: a Gradio site that is a client of the HTTP API and nothing more."""

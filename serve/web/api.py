@@ -1,0 +1,117 @@
+"""The HTTP API as the page calls it, with the key of whoever looks at the page."""
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from starlette.requests import HTTPConnection
+
+KEY_COOKIE = "shopreel_key"
+_TIMEOUT_S = 30.0
+
+Json = dict[str, Any]
+
+
+class Refused(Exception):
+    """The API's error, or that nothing answers (`unreachable`)."""
+
+    def __init__(self, code: str, message: str = ""):
+        super().__init__(code, message)
+        self.code, self.message = code, message
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Every method raises Refused."""
+
+    http: httpx2.AsyncClient
+    base_url: str
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, http: httpx2.AsyncClient, request: HTTPConnection, api_url: str | None = None
+    ) -> "Api":
+        """On behalf of the browser whose request this is."""
+        key = request.cookies.get(KEY_COOKIE)
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return cls(http, api_url or _came_in_at(request), headers)
+
+    async def models(self) -> Json:
+        return await self._json("GET", "/v1/models")
+
+    async def presets(self) -> Json:
+        return await self._json("GET", "/v1/presets")
+
+    async def preview_prompt(self, fields: Json) -> Json:
+        return await self._json("POST", "/v1/prompts:preview", json=fields)
+
+    async def upload(self, photo: Path, name: str) -> Json:
+        data = await asyncio.to_thread(photo.read_bytes)
+        return await self._json(
+            "POST", "/v1/files", data={"purpose": "vision"}, files={"file": (name, data)}
+        )
+
+    async def create(self, fields: Json) -> Json:
+        """A lost answer is asked for again under an idempotency key: it is one job all the same."""
+        once = {"Idempotency-Key": uuid.uuid4().hex}
+        try:
+            return await self._json("POST", "/v1/videos", json=fields, headers=once)
+        except Refused as e:
+            if e.code != "unreachable":
+                raise
+        return await self._json("POST", "/v1/videos", json=fields, headers=once)
+
+    async def video(self, video_id: str) -> Json:
+        return await self._json("GET", f"/v1/videos/{video_id}")
+
+    async def cancel(self, video_id: str) -> Json:
+        return await self._json("POST", f"/v1/videos/{video_id}/cancel")
+
+    async def rate(self, video_id: str, rating: int) -> Json:
+        return await self._json("POST", f"/v1/videos/{video_id}/feedback", json={"rating": rating})
+
+    async def content(
+        self, ends: AsyncExitStack, video_id: str, query: Mapping[str, str], more: Mapping[str, str]
+    ) -> httpx2.Response:
+        """The answer to a request for content with `more` headers, its body not read yet; `ends`
+        closes it."""
+        request = self.http.build_request(
+            "GET",
+            f"{self.base_url}/v1/videos/{video_id}/content",
+            params=dict(query),
+            headers={**self.headers, **more},
+        )
+        try:
+            response = await self.http.send(request, stream=True)
+        except httpx2.TransportError as e:
+            raise Refused("unreachable", str(e)) from e
+        ends.push_async_callback(response.aclose)
+        return response
+
+    async def _json(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> Json:
+        said = {**self.headers, **(headers or {})}
+        try:
+            response = await self.http.request(
+                method, f"{self.base_url}{path}", headers=said, timeout=_TIMEOUT_S, **more
+            )
+            answer: Json = response.json()
+        except (httpx2.TransportError, ValueError) as e:  # Serve's proxy itself speaks no JSON
+            raise Refused("unreachable", str(e)) from e
+        if response.is_error:
+            error = answer.get("error") or {}
+            raise Refused(error.get("code") or "internal", error.get("message") or "")
+        return answer
+
+
+def _came_in_at(request: HTTPConnection) -> str:
+    """Where the proxy took this request: its own end of the connection, not what a caller says."""
+    host, port = request.scope["server"]
+    return f"{request.scope['scheme']}://{f'[{host}]' if ':' in host else host}:{port}"

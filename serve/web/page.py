@@ -1,0 +1,40 @@
+"""The page in one language: its head, the key where one is needed, and its views."""
+
+from collections.abc import Callable
+
+import gradio as gr
+
+from serve.web import markup
+from serve.web.api import Api, Refused
+from serve.web.create import CreateView
+from serve.web.words import Words
+from video.photo import PhotoLimits
+
+_NO_KEY = ("missing_api_key", "invalid_api_key", "too_many_failed_authentications")
+_WHERE = "() => [window.location.pathname + window.location.search]"
+
+
+def build_page(words: Words, api_of: Callable[[gr.Request], Api], photos: PhotoLimits) -> gr.Blocks:
+    with gr.Blocks(
+        title=words("page.title"), analytics_enabled=False, delete_cache=(3600, 3600)
+    ) as page:
+        gr.HTML(markup.heading(words))
+        key = gr.HTML(elem_id="key")
+        where = gr.Textbox(visible="hidden")
+
+        async def ask_for_key(back: str, request: gr.Request) -> str:
+            api = api_of(request)
+            try:
+                await api.models()
+            except Refused as e:
+                if e.code in _NO_KEY:
+                    return markup.key_form(words, back, wrong="key=wrong" in back)
+                return markup.alert(words, e)
+            return markup.forget_form(words, back) if api.headers else ""
+
+        page.load(
+            ask_for_key, where, key, js=_WHERE, show_progress="hidden", api_visibility="private"
+        )
+        CreateView(words, api_of, photos).draw(page)
+    # Gradio runs one call of a function at a time unless told; these all wait for the API.
+    return page.queue(default_concurrency_limit=None)

@@ -1,0 +1,138 @@
+"""Everything below /ui: the page in two languages, the key's cookie, and the videos' files."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from importlib.resources import files
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import gradio as gr
+import httpx2
+from fastapi import FastAPI, Form, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+
+from serve.web.api import KEY_COOKIE, Api, Refused
+from serve.web.door import PREFIX
+from serve.web.page import build_page
+from serve.web.sealed import Sealed
+from serve.web.wishes import is_id
+from serve.web.words import LANGUAGES, preferred, words_of
+from video.photo import PhotoLimits
+
+_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "sans-serif"]
+_ASKED = ("range", "if-none-match", "if-range")
+_ANSWERED = (
+    "content-type",
+    "content-length",
+    "content-range",
+    "accept-ranges",
+    "etag",
+    "content-disposition",
+    "x-content-type-options",
+)
+_KEEP_QUERY = """<script>
+document.addEventListener('click', (e) => {
+  const link = e.target.closest && e.target.closest('a[data-keep-query]');
+  if (link) link.search = window.location.search;
+}, true);
+document.documentElement.lang = %r;
+</script>"""
+
+
+def build_site(api_url: str | None, photos: PhotoLimits) -> FastAPI:
+    """`api_url`: of the HTTP API; None: where each request came in."""
+    site = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    http = httpx2.AsyncClient(trust_env=False, limits=httpx2.Limits(max_connections=200))
+
+    def api_of(request: Request | gr.Request) -> Api:
+        # Gradio's stands around Starlette's.
+        return Api.of(http, getattr(request, "request", request), api_url)
+
+    @site.get(f"{PREFIX}/")
+    async def choose_language(request: Request) -> Response:
+        query = f"?{request.url.query}" if request.url.query else ""
+        language = preferred(request.headers.get("accept-language"))
+        return RedirectResponse(f"{PREFIX}/{language}/{query}", headers={"Vary": "Accept-Language"})
+
+    @site.post(f"{PREFIX}/key")
+    async def keep_key(
+        request: Request, key: Annotated[str, Form()] = "", back: Annotated[str, Form()] = ""
+    ) -> Response:
+        """The browser gives the key back with every request below /ui until it is closed; no
+        script can read it. A form of another site is refused: it would put its own key in."""
+        if not _is_our_own(request):
+            return Response(status_code=403)
+        place = urlsplit(back).path
+        if not place.startswith(f"{PREFIX}/"):
+            place = f"{PREFIX}/"
+        query = urlsplit(back).query.replace("key=wrong", "").strip("&")
+        key = key.strip()
+        known = not key or await _is_known(api_of(request), key)
+        if not known:
+            query = f"{query}&key=wrong".strip("&")
+        response = RedirectResponse(f"{place}?{query}" if query else place, status_code=303)
+        if known and key:
+            response.set_cookie(
+                KEY_COOKIE,
+                key,
+                path=PREFIX,
+                httponly=True,
+                samesite="strict",
+                secure=request.url.scheme == "https",
+            )
+        elif known:
+            response.delete_cookie(KEY_COOKIE, path=PREFIX)
+        return response
+
+    @site.get(f"{PREFIX}/media/{{video_id}}")
+    async def media(video_id: str, request: Request) -> Response:
+        """A file of a video, as the API gives it, for elements that can send no key."""
+        if not is_id(video_id):
+            return Response(status_code=404)
+        asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
+        ends = AsyncExitStack()
+        try:
+            answer = await api_of(request).content(ends, video_id, request.query_params, asked)
+        except Refused as e:
+            return JSONResponse({"error": {"code": e.code}}, 503)
+
+        async def body() -> AsyncIterator[bytes]:
+            async with ends:
+                async for part in answer.aiter_raw():
+                    yield part
+
+        kept = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
+        kept["Cache-Control"] = "private, no-cache"
+        return StreamingResponse(body(), answer.status_code, kept)
+
+    for language in LANGUAGES:
+        words = words_of(language)
+        gr.mount_gradio_app(
+            site,
+            build_page(words, api_of, photos),
+            path=f"{PREFIX}/{language}",
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            max_file_size=photos.max_bytes,
+            theme=gr.themes.Base(primary_hue="teal", font=_FONTS, font_mono=["monospace"]),
+            css=files("serve.web").joinpath("page.css").read_text("utf-8"),
+            head=_KEEP_QUERY % words("page.language"),
+        )
+    site.add_middleware(Sealed)
+    return site
+
+
+def _is_our_own(request: Request) -> bool:
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+async def _is_known(api: Api, key: str) -> bool:
+    try:
+        await Api(api.http, api.base_url, {"Authorization": f"Bearer {key}"}).models()
+    except Refused as e:
+        return e.code == "unreachable"  # then the page says so
+    except ValueError:  # no header can hold it
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""What a person wishes for in the form, as the API's fields; and back again from a finished video.
+
+The page keeps nothing. What it needs of a video later (its photo, and settings that the API does
+not tell) goes into the video's metadata.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from serve.web.api import Json
+
+NEGATIVE_CHARS = 300  # of the text: metadata takes 512 characters a value, all settings together
+_ID = re.compile(r"video_[0-9a-f]{1,64}")
+_PHOTO, _NAME, _SETTINGS = "page_photo", "page_name", "page_settings"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The form. None: left to the service."""
+
+    category: str | None = None
+    title: str | None = None
+    prompt: str | None = None  # the person's own words; None: made of category and title
+    preset: str | None = None
+    n: int = 1
+    fit: str | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    num_frames: int | None = None
+    fps: int | None = None
+    motion_fps: int | None = None
+    negative_prompt: str | None = None
+    seed: int | None = None
+    sku: str | None = None
+    enable_frame_interpolation: bool = False
+
+    @property
+    def say_something(self) -> bool:
+        return any((self.category, self.title, self.prompt))
+
+    def fields(self, file_id: str, name: str) -> Json:
+        """The body of POST /v1/videos."""
+        said = {k: v for k, v in asdict(self).items() if v not in (None, "", False)}
+        settings = {k: v for k, v in said.items() if k in _UNTOLD}
+        if self.n > 1:
+            said["select"] = "all"
+        said["metadata"] = {
+            _PHOTO: file_id,
+            _NAME: name[:512],
+            _SETTINGS: json.dumps(settings, ensure_ascii=False, separators=(",", ":")),
+        }
+        return {**said, "input_reference": {"file_id": file_id}}
+
+
+_UNTOLD = (
+    "fit",
+    "num_inference_steps",
+    "guidance_scale",
+    "motion_fps",
+    "negative_prompt",
+    "enable_frame_interpolation",
+)
+"""Parameters that no Video tells."""
+
+
+def again(video: Mapping[str, Any]) -> Json | None:
+    """The body that makes `video` once more with another seed; None where this page has not made
+    it and its photo is not known."""
+    metadata = video["metadata"]
+    if _PHOTO not in metadata:
+        return None
+    wishes = Wishes(
+        category=video["category"],
+        prompt=video["prompt"],
+        preset=video["preset"],
+        n=video["n"],
+        num_frames=video["num_frames"],
+        fps=round(video["fps"]),
+        sku=video["sku"],
+        **json.loads(metadata.get(_SETTINGS, "{}")),
+    )
+    return wishes.fields(metadata[_PHOTO], metadata[_NAME])
+
+
+def name_of(video: Mapping[str, Any]) -> str:
+    """What a person calls it."""
+    return str(video["metadata"].get(_NAME) or video["sku"] or video["id"])
+
+
+def ids_of(text: str) -> list[str]:
+    """Those of the address: `?video=video_…,video_…`. What is none is left out."""
+    return [part for part in text.split(",") if _ID.fullmatch(part)]
+
+
+def is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None

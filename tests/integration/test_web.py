@@ -1,0 +1,201 @@
+"""The web page in real Chromium against a real cluster, as a merchandiser uses it."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.integration.browser import Tab, chromium
+from tests.integration.live import LiveCluster
+
+PRODUCTS = Path(__file__).parents[2] / "examples" / "products"
+WATCH, VASE = PRODUCTS / "watch-steel.jpg", PRODUCTS / "home-vase.webp"
+
+pytestmark = pytest.mark.timeout(240)
+
+Open = Callable[..., Tab]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_tab(browser: Browser, live: LiveCluster) -> Iterator[Open]:
+    with contextlib.ExitStack() as ends:
+
+        def open_tab(path: str = "/ui/en/", width: int = 1280) -> Tab:
+            tab = Tab(browser, live.url, path, width)
+            ends.callback(tab.close)
+            expect(tab.page.locator("#start")).to_be_enabled()
+            expect(tab.page.get_by_label("Standard", exact=True)).to_be_checked()
+            return tab
+
+        yield open_tab
+
+
+def make(tab: Tab, *photos: Path, steps: int = 10, **more: Any) -> None:
+    """Fill in the form and start."""
+    tab.add(*photos)
+    tab.page.get_by_label("Product title").fill("Steel watch")
+    expect(tab.page.get_by_label("What should happen")).to_have_value(re.compile("watch"))
+    tab.page.get_by_role("button", name="More settings").click()
+    for label, value in {"Steps": steps, "Frames": 8, **more}.items():
+        field = tab.page.get_by_role("spinbutton", name=label, exact=True)
+        field.fill(str(value))
+        field.blur()
+    tab.click("Make the video")
+    expect(tab.jobs()).not_to_have_count(0)
+
+
+def the_video(tab: Tab) -> dict[str, Any]:
+    """What the page's one <video> is playing."""
+    video = tab.jobs("completed").locator("video").first
+    expect(video).to_be_visible()
+    tab.page.wait_for_function(
+        "() => { const v = document.querySelector('article.job video');"
+        " return v && v.readyState >= 2 && v.currentTime > 0 && v.duration > 0 }"
+    )
+    read: dict[str, Any] = video.evaluate(
+        "v => ({seconds: v.duration, width: v.videoWidth, height: v.videoHeight,"
+        " paused: v.paused, error: v.error})"
+    )
+    return read
+
+
+def test_a_photo_becomes_a_video_that_plays_and_is_downloaded(
+    open_tab: Open, live: LiveCluster
+) -> None:
+    tab = open_tab()
+    tab.shoot("create-empty")
+    make(tab, WATCH, steps=60, Seed=11)
+    bar = tab.page.locator("article.job progress")
+    seen = []
+    with contextlib.suppress(AssertionError):
+        for _ in range(200):
+            if tab.jobs("completed").count():
+                break
+            if bar.count():
+                seen.append(int(bar.first.get_attribute("value", timeout=2_000) or 0))
+                if len(seen) == 8:
+                    tab.shoot("create-progress")
+            tab.page.wait_for_timeout(150)
+    assert max(seen) > min(seen), "progress was not seen to rise"
+
+    assert seen == sorted(seen)
+    shown = the_video(tab)
+    video_id = tab.jobs("completed").get_attribute("data-video")
+    assert video_id is not None
+    assert video_id in tab.page.url
+    with live.client() as client:
+        video, content = client.get(video_id), client.content(video_id)
+    assert (video["seed"], video["num_frames"], video["steps"]) == (11, 8, 60)
+    assert f"{shown['width']}x{shown['height']}" == video["size"]
+    assert shown["seconds"] == pytest.approx(float(video["seconds"]), abs=0.1)
+    assert (shown["paused"], shown["error"]) == (False, None)
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("link", name="Download").click()
+    assert download.value.path().read_bytes() == content
+    tab.page.get_by_text("Details").click()
+    tab.shoot("create-done")
+
+    tab.click("Good")
+    expect(tab.page.get_by_text("Thank you for the rating")).to_be_visible()
+    with live.client() as client:
+        assert client.get(video_id)["feedback"]["rating"] == 1
+    tab.click("Again with another seed")
+    expect(tab.jobs()).to_have_count(2)
+    expect(tab.jobs("completed")).to_have_count(2)
+    repeated = tab.jobs("completed").first.get_attribute("data-video")
+    assert repeated not in (None, video_id)
+    with live.client() as client:
+        twin = client.get(str(repeated))
+    assert twin["seed"] != video["seed"]
+    same = ("prompt", "num_frames", "steps", "size", "preset", "metadata")
+    assert {name: twin[name] for name in same} == {name: video[name] for name in same}
+    assert tab.outside == set()
+
+
+def test_a_job_is_cancelled_and_a_reload_loses_nothing(open_tab: Open, live: LiveCluster) -> None:
+    tab = open_tab()
+    make(tab, WATCH, steps=200)
+    video_id = tab.jobs().get_attribute("data-video")
+    assert video_id is not None
+    tab.page.reload()
+    expect(tab.jobs()).to_have_attribute("data-video", video_id)
+    tab.click("Cancel")
+    expect(tab.jobs("cancelled")).to_have_count(1)
+    with live.client() as client:
+        assert client.get(video_id)["status"] == "cancelled"
+    tab.shoot("create-cancelled")
+
+
+def test_candidates_stand_side_by_side_with_their_scores(open_tab: Open) -> None:
+    tab = open_tab()
+    slider = tab.page.get_by_role("slider")
+    slider.focus()
+    slider.press("ArrowRight")
+    slider.press("ArrowRight")
+    make(tab, VASE)
+    expect(tab.page.locator("figure[data-candidate] video")).to_have_count(3)
+    expect(tab.page.locator("figure[data-candidate] mark")).to_have_count(1)
+    scores = tab.page.locator("figcaption").all_inner_texts()
+    assert sum(bool(re.search(r"score [01]\.\d\d", score)) for score in scores) == 3
+    the_video(tab)
+    tab.shoot("create-candidates")
+
+
+def test_a_bad_photo_is_told_in_words_and_keeps_no_other_from_being_made(
+    open_tab: Open, tmp_path: Path
+) -> None:
+    bad = tmp_path / "broken.jpg"
+    bad.write_bytes(WATCH.read_bytes()[:2000])
+    tab = open_tab()
+    make(tab, bad, WATCH)
+    alert = tab.page.get_by_role("alert").filter(has_text="broken.jpg")
+    expect(alert).to_contain_text("The photo is damaged or cut short.")
+    expect(alert).to_contain_text("original file")
+    expect(tab.jobs("completed")).to_have_count(1)
+    tab.shoot("create-bad-photo")
+
+
+def test_two_tabs_do_not_mix(open_tab: Open) -> None:
+    one, other = open_tab(), open_tab()
+    make(one, WATCH, Seed=21)
+    make(other, VASE, Seed=22)
+    expect(one.jobs("completed")).to_have_count(1)
+    expect(other.jobs("completed")).to_have_count(1)
+    assert "watch-steel" in one.jobs().inner_text()
+    assert "home-vase" in other.jobs().inner_text()
+
+
+def test_what_serves_the_page_may_die_in_mid_job(open_tab: Open, live: LiveCluster) -> None:
+    """The replicas of page and API; that jobs survive the whole head is tests/faults' matter."""
+    tab = open_tab()
+    make(tab, WATCH, steps=150, Seed=31)
+    victims = [live.replica("WebPage"), live.replica("VideoAPI")]
+    for victim in victims:
+        victim.kill()
+    psutil.wait_procs(victims, timeout=10)
+    expect(tab.jobs("completed")).to_have_count(1, timeout=120_000)
+    the_video(tab)
+
+
+def test_chinese_words_and_a_phone(open_tab: Open) -> None:
+    tab = open_tab()
+    tab.page.get_by_role("link", name="中文").click()
+    expect(tab.page.get_by_role("button", name="制作视频")).to_be_visible()
+    assert tab.page.evaluate("document.documentElement.lang") == "zh-CN"
+    tab.page.get_by_label("商品标题").fill("机械表")
+    expect(tab.page.get_by_label("画面描述")).to_have_value(re.compile("watch"))
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    wide = tab.page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 390, "a phone would scroll sideways"
+    tab.shoot("create-phone-zh")

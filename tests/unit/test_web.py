@@ -1,0 +1,330 @@
+"""The page's words, wishes and relay: what needs neither a browser nor Ray."""
+
+import ast
+import asyncio
+import json
+import string
+from collections.abc import AsyncIterator, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+import serve
+from catalog.report.advice import ADVICE
+from deployments.dispatch import verdict
+from serve.errors import TABLE
+from serve.schemas import CreateVideoJson, Video
+from serve.web import markup
+from serve.web.relay import AnswerStart, RelayedRequest, answer
+from serve.web.telling import state
+from serve.web.wishes import NEGATIVE_CHARS, Wishes, again, ids_of, name_of
+from serve.web.words import LANGUAGES, Language, Trouble, preferred, words_of
+from tests.sample_jobs import job
+
+_CONTRACT = (
+    "image_undecodable",
+    "image_too_small",
+    "image_too_large",
+    "fetch_blocked",
+    "out_of_memory",
+    "does_not_fit",
+    "deadline_exceeded",
+    "worker_lost",
+    "store_unavailable",
+    "no_space",
+    "encode_failed",
+    "quality_gate_failed",
+    "internal",
+)
+"""`error.code` of a video."""
+
+
+def codes_raised() -> set[str]:
+    """Every error code that the API can answer with."""
+    return set(_CONTRACT) | set(_of_table()) | set(_of_sources())
+
+
+def _of_table() -> Iterator[str]:
+    for error, row in TABLE.items():
+        if row.code is not None:
+            yield row.code
+            continue
+        for cls in (error, *error.__subclasses__()):
+            if isinstance(code := getattr(cls, "code", None), str):
+                yield code
+
+
+def _of_sources() -> Iterator[str]:
+    """Codes written out: the third argument of ApiError, and what is assigned to `code`."""
+    (package,) = serve.__path__
+    for path in [*Path(package).rglob("*.py"), Path(verdict.__file__)]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                place = {"ApiError": 2, "_refusal": 0, "Verdict": 0}.get(node.func.id)
+                if place is not None and len(node.args) > place:
+                    yield from _texts(node.args[place])
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith("code"):
+                yield from _texts(node.value)
+
+
+def _texts(node: ast.expr) -> Iterator[str]:
+    """Constants that are the value of an expression, not what it compares or looks up."""
+    match node:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.IfExp(body=body, orelse=orelse):
+            yield from _texts(body)
+            yield from _texts(orelse)
+        case ast.Call(func=ast.Attribute(value=ast.Dict(values=values)), args=args):
+            for value in (*values, *args):
+                yield from _texts(value)
+
+
+def test_every_error_code_has_words_in_both_languages() -> None:
+    raised = codes_raised()
+    assert {"queue_full", "missing_parameter", "route_not_found", "invalid_api_key"} <= raised
+    raised -= {"preempted", "Retry-After"}  # an attempt's verdict that no caller ever sees
+    for language in LANGUAGES:
+        errors = words_of(language).errors
+        assert raised - errors.keys() == set()
+        assert all(all(trouble) and isinstance(trouble, Trouble) for trouble in errors.values())
+    english, chinese = (words_of(language).errors for language in LANGUAGES)
+    assert [code for code in english if english[code] == chinese[code]] == []
+
+
+def test_both_languages_say_the_same_things() -> None:
+    english, chinese = (words_of(language).texts for language in LANGUAGES)
+    for name, text in english.items():
+        assert text, name
+        assert chinese[name], name
+        assert _fields(text) == _fields(chinese[name]), name
+
+
+def _fields(text: str) -> set[str]:
+    return {field for _, field, _, _ in string.Formatter().parse(text) if field}
+
+
+def test_words_that_no_view_says_are_not_kept() -> None:
+    document = yaml.safe_load(files("serve.web").joinpath("words.yaml").read_text("utf-8"))
+    sources = "".join(
+        path.read_text()
+        for path in Path(str(files("serve.web"))).iterdir()
+        if path.suffix in (".py", ".html")
+    )
+    unsaid = [
+        f"{section}.{name}"
+        for section, entries in document.items()
+        if section != "errors"
+        for name in entries
+        if f"{section}.{name}" not in sources and f'"{name}"' not in sources
+    ]
+    assert set(unsaid) <= {"job.completed", "job.failed", "job.cancelled"}  # job.{status}
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+        ("en-GB,en;q=0.9,zh;q=0.5", "en"),
+        ("de,zh;q=0.8", "zh"),
+        ("fr", "en"),
+        (None, "en"),
+    ],
+)
+def test_the_language_is_the_browsers(header: str | None, language: str) -> None:
+    assert preferred(header) == language
+
+
+FULL = Wishes(
+    category="watch",
+    prompt="a steel watch turns",
+    preset="high",
+    n=3,
+    fit="subject_crop",
+    num_inference_steps=33,
+    guidance_scale=7.5,
+    num_frames=12,
+    fps=10,
+    motion_fps=20,
+    negative_prompt="模" * NEGATIVE_CHARS,
+    seed=5,
+    sku="W-1",
+    enable_frame_interpolation=True,
+)
+
+
+def made_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """What the API tells of a video of these fields: serve.schemas.Video's, as far as asked."""
+    told = ("category", "prompt", "preset", "n", "num_frames", "fps", "sku", "metadata", "seed")
+    return {"id": "video_0a", **{name: fields.get(name) for name in told}}
+
+
+@pytest.mark.parametrize("wishes", [FULL, Wishes(title="Mug"), Wishes(category="food", n=2)])
+def test_wishes_are_what_the_api_takes(wishes: Wishes) -> None:
+    fields = wishes.fields("file_1", "mug.jpg")
+    create = CreateVideoJson.model_validate(fields)
+    assert create.input_reference.file_id == "file_1"
+    assert create.select == ("all" if wishes.n > 1 else "best")
+    assert (create.n, create.seed, create.fit) == (wishes.n, wishes.seed, wishes.fit or "crop")
+
+
+def test_again_is_the_same_with_another_seed() -> None:
+    fields = FULL.fields("file_1", "watch.jpg")
+    repeated = again(made_of(fields))
+    assert repeated is not None
+    CreateVideoJson.model_validate(repeated)
+    assert "seed" not in repeated
+    assert repeated == {name: value for name, value in fields.items() if name != "seed"}
+    assert name_of(made_of(fields)) == "watch.jpg"
+
+
+def test_a_video_that_the_page_did_not_make_cannot_be_repeated() -> None:
+    assert again({**made_of({}), "metadata": {}}) is None
+
+
+def test_an_address_names_videos_and_nothing_else() -> None:
+    assert ids_of("video_0a,../files,video_,video_1f,") == ["video_0a", "video_1f"]
+
+
+def test_a_state_is_told_in_words() -> None:
+    english, chinese = (words_of(language) for language in LANGUAGES)
+    queued = {"status": "queued", "queue_position": 2, "eta_seconds": 300.0}
+    assert state(english, queued) == "Waiting: number 3 in line, about 5 min left"
+    at_work = {"status": "in_progress", "stage": "denoising", "step": 12, "steps": 50}
+    assert state(english, {**at_work, "eta_seconds": 30.2}) == (
+        "Making the frames: step 12 of 50, about 30 s left"
+    )
+    assert state(chinese, {**at_work, "eta_seconds": None}) == "生成画面：第 12 步，共 50 步"
+    unknown = {**at_work, "stage": "polishing", "eta_seconds": None}
+    assert state(english, unknown) == "At work"
+    assert state(english, {"status": "completed", "eta_seconds": None}) == "Ready"
+
+
+def shown(**more: Any) -> dict[str, Any]:
+    """A video as the API tells it, from a job like every other test's."""
+    fields = FULL.fields("file_1", "<b>watch</b>.jpg")
+    video = json.loads(Video.of(job(metadata=fields["metadata"])).model_dump_json())
+    return {**video, **more}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_state_is_drawn_and_names_are_no_markup(language: Language) -> None:
+    words = words_of(language)
+    at_work = shown(status="in_progress", stage="denoising", step=3, steps=50, progress=7)
+    drawn = markup.progress(words, at_work)
+    assert 'value="7"' in drawn
+    assert "&lt;b&gt;watch&lt;/b&gt;.jpg" in drawn
+    assert "<b>watch" not in drawn
+    clips = [
+        {"candidate": k, "selected": k == 1, "kept": k < 2, "score": 0.5 if k else None}
+        for k in range(3)
+    ]
+    one = markup.ended(words, shown(status="completed", usage={"gpu_seconds": 1.25}))
+    assert one.count("<video") == 1
+    assert 'data-act="again"' in one
+    several = markup.ended(words, shown(status="completed", candidates=clips))
+    assert several.count("<video") == 2
+    assert several.count("<mark>") == 1
+    failed = markup.ended(
+        words, shown(status="failed", error={"code": "out_of_memory", "message": "30 GB"})
+    )
+    assert words.errors["out_of_memory"].remedy in failed
+    assert "<video" not in failed
+    rated = markup.ended(words, shown(status="completed", feedback={"rating": 1}))
+    assert words("job.rated") in rated
+    assert 'data-act="good"' not in rated
+
+
+def test_known_failures_of_rows_have_words_too() -> None:
+    """What the catalogue's report explains, the page explains where it can meet it."""
+    of_rows = {code for code in ADVICE if code.startswith(("bad_", "missing_", "duplicate_"))}
+    files_alone = {
+        "image_not_found",
+        "image_not_readable",
+        "image_uri_unusable",
+        "broken_row",
+        "content_missing",
+        "content_unreadable",
+    }
+    assert ADVICE.keys() - of_rows - files_alone <= words_of("en").errors.keys()
+
+
+def request(path: str, body: bytes = b"") -> RelayedRequest:
+    scope = {
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"a=1",
+        "scheme": "http",
+        "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 1),
+        "http_version": "1.1",
+        "headers": [(b"host", b"reel.example")],
+    }
+    return RelayedRequest.of("POST", scope, body)
+
+
+async def echo(asked: Request) -> Response:
+    said = {"body": (await asked.body()).decode(), "url": str(asked.url), "server": asked["server"]}
+    return PlainTextResponse(json.dumps(said), 201, {"X-Mine": "1"})
+
+
+def test_a_relayed_request_arrives_and_is_answered_whole() -> None:
+    app = Starlette(routes=[Route("/ui/echo", echo, methods=["POST"])])
+
+    async def relayed() -> list[AnswerStart | bytes]:
+        return [piece async for piece in answer(app, request("/ui/echo", b"hello"))]
+
+    start, *body = asyncio.run(relayed())
+    assert isinstance(start, AnswerStart)
+    assert (start.status, dict(start.headers)[b"x-mine"]) == (201, b"1")
+    said = json.loads(b"".join(part for part in body if isinstance(part, bytes)))
+    assert said["body"] == "hello"
+    assert said["url"] == "http://reel.example/ui/echo?a=1"
+    assert said["server"] == ["127.0.0.1", 80]
+
+
+def test_a_stream_is_relayed_as_it_comes_and_ends_with_its_reader() -> None:
+    ended = asyncio.Event()
+
+    async def endless(_: Request) -> Response:
+        async def ticks() -> AsyncIterator[str]:
+            try:
+                while True:
+                    yield "tick"
+                    await asyncio.sleep(0)
+            finally:
+                ended.set()
+
+        return StreamingResponse(ticks())
+
+    app = Starlette(routes=[Route("/ui/ticks", endless, methods=["POST"])])
+
+    async def read_some() -> list[AnswerStart | bytes]:
+        pieces = answer(app, request("/ui/ticks"))
+        seen = [await anext(pieces) for _ in range(4)]
+        await pieces.aclose()
+        await asyncio.wait_for(ended.wait(), 5)
+        return seen
+
+    assert asyncio.run(read_some())[1:] == [b"tick"] * 3
+
+
+def test_what_the_page_raises_is_raised_to_its_caller() -> None:
+    async def broken(_: Request) -> Response:
+        raise ZeroDivisionError
+
+    app = Starlette(routes=[Route("/ui/broken", broken, methods=["POST"])])
+
+    async def relayed() -> None:
+        async for _ in answer(app, request("/ui/broken")):
+            pass
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(relayed())

@@ -12,6 +12,7 @@ import httpx2
 from starlette.requests import HTTPConnection
 
 KEY_COOKIE = "shopreel_key"
+NO_KEY = ("missing_api_key", "invalid_api_key", "too_many_failed_authentications")
 _TIMEOUT_S = 30.0
 
 Json = dict[str, Any]
@@ -69,6 +70,14 @@ class Api:
 
     async def video(self, video_id: str) -> Json:
         return await self._json("GET", f"/v1/videos/{video_id}")
+
+    async def videos(self, **asked: str) -> Json:
+        """A page of them, newest first; what is asked for as "" is not."""
+        params = {name: value for name, value in asked.items() if value}
+        return await self._json("GET", "/v1/videos", params=params)
+
+    async def delete(self, video_id: str) -> Json:
+        return await self._json("DELETE", f"/v1/videos/{video_id}")
 
     async def cancel(self, video_id: str) -> Json:
         return await self._json("POST", f"/v1/videos/{video_id}/cancel")

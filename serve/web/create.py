@@ -10,20 +10,19 @@ import gradio as gr
 
 from catalog.presets import DEFAULT_PRESET
 from serve.web import markup
-from serve.web.api import Api, Json, Refused
+from serve.web.actions import LISTEN, act
+from serve.web.api import NO_KEY, Api, Json, Refused
+from serve.web.form import Form, wishes_of
 from serve.web.look import preview
 from serve.web.telling import ENDED
-from serve.web.wishes import NEGATIVE_CHARS, Wishes, again, ids_of
+from serve.web.wishes import BOUNDS, NUMBERS, ids_of
 from serve.web.words import Words
-from video.photo import Fit, PhotoLimits
+from video.photo import PhotoLimits
 
 _TICK_S = 1.0
 _MOST_SHOWN = 12
-_RATINGS = {"good": 1, "bad": -1}
-_ACTIONS = """element.addEventListener('click', (e) => {
-  const button = e.target.closest('[data-act]');
-  if (button) trigger('click', {act: button.dataset.act, video: button.dataset.video});
-});"""
+_FOR_GOOD = {*NO_KEY, "video_not_found"}
+"""Refusals that asking again changes nothing about; wrong keys are counted against us."""
 _KEEP_IDS = """(ids) => {
   const url = new URL(window.location);
   ids ? url.searchParams.set('video', ids) : url.searchParams.delete('video');
@@ -31,7 +30,7 @@ _KEEP_IDS = """(ids) => {
 }"""
 _READ_IDS = "() => [new URLSearchParams(window.location.search).get('video') || '']"
 
-Updates = dict[Any, Any]
+_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,118 +46,65 @@ class CreateView:
         words = self.words
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
-                files = gr.File(
-                    label=words("create.photos"), file_count="multiple", file_types=["image"]
-                )
-                previews = gr.HTML(container=False)
-                with gr.Row():
-                    category = gr.Dropdown(label=words("create.category"), min_width=140)
-                    title = gr.Textbox(
-                        label=words("create.title"),
-                        placeholder=words("create.title_hint"),
-                        max_length=500,
-                        min_width=220,
-                        scale=2,
-                    )
-                prompt = gr.Textbox(
-                    label=words("create.prompt"), info=words("create.prompt_help"), lines=3
-                )
-                advice = gr.HTML()
-                preset = gr.Radio(label=words("create.preset"))
-                count = gr.Slider(
-                    1,
-                    2,
-                    value=1,
-                    step=1,
-                    label=words("create.candidates"),
-                    info=words("create.candidates_help"),
-                )
-                advanced = self._advanced()
-                start = gr.Button(words("create.start"), variant="primary", elem_id="start")
-                refused = gr.HTML()
+                form = Form.draw(words)
             with gr.Column(scale=6, min_width=320):
                 gr.HTML(f"<h2>{words('job.heading')}</h2>")
-                progress = gr.HTML(markup.nothing(words), js_on_load=_ACTIONS, elem_id="progress")
-                results = gr.HTML(js_on_load=_ACTIONS, elem_id="results")
+                progress = gr.HTML(markup.nothing(words), js_on_load=LISTEN, elem_id="progress")
+                results = gr.HTML(js_on_load=LISTEN, elem_id="results")
         ids = gr.Textbox(visible="hidden")  # in the page all the same: `change` comes from there
-        made = gr.Textbox(visible="hidden")  # the prompt that was made, to know it from one's own
         timer = gr.Timer(_TICK_S, active=False)
-
-        hints = [advanced[name] for name in _NUMBERS]
+        self._fill_in(form)
         seen = [progress, results, timer]
-        quiet: Updates = {"show_progress": "hidden", "api_visibility": "private"}
-        form = [category, title, prompt, made, preset, count, *advanced.values()]
-
         page.load(
-            self._opened, ids, [ids, category, preset, count, *hints, *seen], js=_READ_IDS, **quiet
+            self._opened,
+            ids,
+            [ids, form.category, form.preset, form.count, *form.numbers, *seen],
+            js=_READ_IDS,
+            **_QUIET,
         )
         ids.change(None, ids, None, js=_KEEP_IDS, api_visibility="private")
-        gr.on(
-            [category.change, title.change],
-            self._compose,
-            [category, title, prompt, made],
-            [prompt, made, advice],
-            trigger_mode="always_last",
-            **quiet,
-        )
-        prompt.input(self._check, prompt, advice, trigger_mode="always_last", **quiet)
-        category.input(self._category, category, preset, **quiet)
-        gr.on([category.change, preset.change], self._hints, [category, preset], hints, **quiet)
-        gr.on(
-            [files.change, preset.change, advanced["fit"].change],
-            self._preview,
-            [files, preset, advanced["fit"]],
-            previews,
-            trigger_mode="always_last",
-            **quiet,
-        )
-        start.click(
-            self._start, [files, ids, *form], [ids, refused], api_visibility="private"
-        ).then(self._look, ids, seen, **quiet)
-        timer.tick(self._look, ids, seen, **quiet)
+        form.start.click(
+            self._start,
+            [form.files, ids, *form.values],
+            [ids, form.refused],
+            api_visibility="private",
+        ).then(self._look, ids, seen, **_QUIET)
+        timer.tick(self._look, ids, seen, **_QUIET)
         for shown in (progress, results):
-            shown.click(self._act, ids, [ids, refused], **quiet).then(
-                self._look, ids, seen, **quiet
+            shown.click(self._act, ids, [ids, form.refused], **_QUIET).then(
+                self._look, ids, seen, **_QUIET
             )
 
-    def _advanced(self) -> dict[str, Any]:
-        """By name of the parameter; in the order of `Wishes`."""
-        words = self.words
-        with gr.Accordion(words("create.advanced"), open=False):
-            fit = gr.Dropdown(
-                [(words(f"create.fits.{one}"), str(one)) for one in Fit],
-                value=str(Fit.CROP),
-                label=words("create.fit"),
-            )
-            with gr.Row():
-                numbers = {
-                    name: gr.Number(
-                        value=None, label=words(f"create.{label}"), precision=digits, min_width=150
-                    )
-                    for name, (label, digits) in _NUMBERS.items()
-                }
-            negative = gr.Textbox(
-                label=words("create.negative"),
-                info=words("create.negative_help"),
-                max_length=NEGATIVE_CHARS,
-            )
-            with gr.Row():
-                seed = gr.Number(
-                    value=None,
-                    label=words("create.seed"),
-                    info=words("create.seed_help"),
-                    precision=0,
-                )
-                sku = gr.Textbox(label=words("create.sku"), max_length=200)
-            smooth = gr.Checkbox(label=words("create.smooth"))
-        return {
-            "fit": fit,
-            **numbers,
-            "negative_prompt": negative,
-            "seed": seed,
-            "sku": sku,
-            "enable_frame_interpolation": smooth,
-        }
+    def _fill_in(self, form: Form) -> None:
+        """What changes while somebody fills in the form."""
+        said = [form.category, form.title, form.prompt, form.made]
+        gr.on(
+            [form.category.change, form.title.change],
+            self._compose,
+            said,
+            [form.prompt, form.made, form.advice],
+            trigger_mode="always_last",
+            **_QUIET,
+        )
+        form.prompt.input(
+            self._check, form.prompt, form.advice, trigger_mode="always_last", **_QUIET
+        )
+        form.category.input(self._category, form.category, form.preset, **_QUIET)
+        gr.on(
+            [form.category.change, form.preset.change],
+            self._hints,
+            [form.category, form.preset],
+            form.numbers,
+            **_QUIET,
+        )
+        gr.on(
+            [form.files.change, form.preset.change, form.fit.change],
+            self._preview,
+            [form.files, form.preset, form.fit],
+            form.previews,
+            trigger_mode="always_last",
+            **_QUIET,
+        )
 
     async def _opened(self, ids: str, request: gr.Request) -> list[Any]:
         words, api = self.words, self.api_of(request)
@@ -166,7 +112,7 @@ class CreateView:
         try:
             limits, known = await asyncio.gather(_limits(api), api.presets())
         except Refused:  # the head of the page tells; here the form stays empty
-            return [ids, *[gr.skip()] * (3 + len(_NUMBERS)), *await self._look(ids, request)]
+            return [ids, *[gr.skip()] * (3 + len(NUMBERS)), *await self._look(ids, request)]
         categories = [(words("create.no_category"), "")]
         categories += [(one["id"].capitalize(), one["id"]) for one in known["categories"]]
         presets = [
@@ -197,17 +143,17 @@ class CreateView:
         try:
             limits, known = await asyncio.gather(_limits(api), api.presets())
         except Refused:
-            return [gr.skip()] * len(_NUMBERS)
+            return [gr.skip()] * len(NUMBERS)
         return self._ranges(limits, _preset(known, category, preset))
 
     def _ranges(self, limits: Json, preset: Json) -> list[Any]:
         frames = limits["min_num_frames"], limits["max_num_frames"]
-        bounds = {"num_frames": frames, **_BOUNDS}
+        bounds = {"num_frames": frames, **BOUNDS}
         return [
             gr.update(
                 info=self.words("create.left_empty", low=low, high=high, value=f"{preset[name]:g}")
             )
-            for name, (low, high) in ((name, bounds[name]) for name in _NUMBERS)
+            for name, (low, high) in ((name, bounds[name]) for name in NUMBERS)
         ]
 
     async def _compose(
@@ -256,7 +202,7 @@ class CreateView:
         self, request: gr.Request, files: Sequence[str] | None, ids: str, *form: Any
     ) -> tuple[str, str]:
         """One job a photo; what is refused does not keep the others."""
-        wishes = _wishes(*form)
+        wishes = wishes_of(*form)
         if not files:
             return ids, _hint(self.words("create.no_photo"))
         if not wishes.say_something:
@@ -271,22 +217,11 @@ class CreateView:
         return _joined(created, ids), "".join(troubles)
 
     async def _act(self, ids: str, event: gr.EventData, request: gr.Request) -> tuple[str, str]:
-        chosen: dict[str, str] = event._data or {}
-        act, (video_id, *_) = chosen.get("act"), [*ids_of(chosen.get("video", "")), ""]
-        if act is None or not video_id:
-            return ids, ""
-        api, created = self.api_of(request), []
         try:
-            if act == "cancel":
-                await api.cancel(video_id)
-            elif act == "again":
-                body = again(await api.video(video_id))
-                created = [(await api.create(body))["id"]] if body else []
-            elif act in _RATINGS:
-                await api.rate(video_id, _RATINGS[act])
+            made = await act(self.api_of(request), event._data)
         except Refused as e:
             return ids, markup.alert(self.words, e)
-        return _joined(created, ids), ""
+        return _joined([made] if made else [], ids), ""
 
     async def _look(self, ids: str, request: gr.Request) -> list[Any]:
         """[progress, results, timer]. What has not changed is drawn the same, so it plays on."""
@@ -295,57 +230,18 @@ class CreateView:
             return [markup.nothing(self.words), "", gr.Timer(active=False)]
         api = self.api_of(request)
         found = await asyncio.gather(*(_tried(api.video(one)) for one in wanted))
-        at_work, ended = [], []
-        for one in found:
-            if isinstance(one, Refused):
-                at_work.append(markup.alert(self.words, one))
-            elif one["status"] in ENDED:
-                ended.append(markup.ended(self.words, one))
-            else:
-                at_work.append(markup.progress(self.words, one))
-        if any(isinstance(one, Refused) and one.code == "unreachable" for one in found):
+        refused = {one.code: one for one in found if isinstance(one, Refused)}
+        if "unreachable" in refused:
             return [_hint(self.words("page.offline")), gr.skip(), gr.Timer(active=True)]
-        return ["".join(at_work), "".join(ended), gr.Timer(active=len(ended) < len(wanted))]
-
-
-_NUMBERS: dict[str, tuple[str, int | None]] = {  # parameter: (name of its words, digits)
-    "num_inference_steps": ("steps", 0),
-    "guidance_scale": ("guidance", None),
-    "num_frames": ("frames", 0),
-    "fps": ("fps", 0),
-    "motion_fps": ("motion", 0),
-}
-_BOUNDS = {
-    "num_inference_steps": (1, 200),
-    "guidance_scale": (1, 20),
-    "fps": (1, 60),
-    "motion_fps": (1, 60),
-}
-"""Of the parameters' schemas at /openapi.json; tests/unit/test_web.py holds the two together."""
-
-
-def _wishes(
-    category: str, title: str, prompt: str, made: str, preset: str, count: int, *advanced: Any
-) -> Wishes:
-    fit, steps, guidance, frames, fps, motion, negative, seed, sku, smooth = advanced
-    own = prompt.strip() if prompt.strip() != made.strip() else ""
-    return Wishes(
-        category=category or None,
-        title=title.strip() or None,
-        prompt=own or None,
-        preset=preset or None,
-        n=int(count),
-        fit=None if fit == Fit.CROP else fit,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        num_frames=frames,
-        fps=fps,
-        motion_fps=motion,
-        negative_prompt=negative.strip() or None,
-        seed=seed,
-        sku=sku.strip() or None,
-        enable_frame_interpolation=smooth,
-    )
+        told = [markup.alert(self.words, one) for one in refused.values()]
+        videos = [one for one in found if not isinstance(one, Refused)]
+        ended = [one for one in videos if one["status"] in ENDED]
+        at_work = [one for one in videos if one["status"] not in ENDED]
+        return [
+            "".join([*told, *(markup.progress(self.words, one) for one in at_work)]),
+            "".join(markup.ended(self.words, one) for one in ended),
+            gr.Timer(active=bool(at_work) or not refused.keys() <= _FOR_GOOD),
+        ]
 
 
 def _preset(known: Json, category: str, preset: str) -> Json:

@@ -7,10 +7,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from serve.web.api import Json, Refused
+from serve.web.api import NO_KEY, Json, Refused
 from serve.web.telling import state
 from serve.web.wishes import again, name_of
 from serve.web.words import LANGUAGES, Words, words_of
+
+
+_SAID_ALL = ("unreachable", *NO_KEY)
+"""Codes to which the service's own message adds nothing that a buyer could use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ def heading(words: Words) -> str:
 
 
 def alert(words: Words, refused: Refused, name: str = "") -> str:
-    message = "" if refused.code == "unreachable" else refused.message
+    message = "" if refused.code in _SAID_ALL else refused.message
     return _draw("alert", words.trouble(refused.code), message, name)
 
 
@@ -69,6 +73,10 @@ def ended(words: Words, video: Json) -> str:
         trouble,
         again(video) is not None,
     )
+
+
+def shelf(words: Words, videos: Sequence[Json]) -> str:
+    return _draw("shelf", words, [(one, name_of(one), again(one) is not None) for one in videos])
 
 
 def _facts(words: Words, video: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import gradio as gr
 
 from serve.web import markup
-from serve.web.api import Api, Refused
+from serve.web.api import NO_KEY, Api, Refused
 from serve.web.create import CreateView
+from serve.web.gallery import GalleryView
 from serve.web.words import Words
 from video.photo import PhotoLimits
 
-_NO_KEY = ("missing_api_key", "invalid_api_key", "too_many_failed_authentications")
 _WHERE = "() => [window.location.pathname + window.location.search]"
 
 
@@ -27,7 +27,7 @@ def build_page(words: Words, api_of: Callable[[gr.Request], Api], photos: PhotoL
             try:
                 await api.models()
             except Refused as e:
-                if e.code in _NO_KEY:
+                if e.code in NO_KEY:
                     return markup.key_form(words, back, wrong="key=wrong" in back)
                 return markup.alert(words, e)
             return markup.forget_form(words, back) if api.headers else ""
@@ -35,6 +35,10 @@ def build_page(words: Words, api_of: Callable[[gr.Request], Api], photos: PhotoL
         page.load(
             ask_for_key, where, key, js=_WHERE, show_progress="hidden", api_visibility="private"
         )
-        CreateView(words, api_of, photos).draw(page)
+        with gr.Tabs():
+            with gr.Tab(words("gallery.create_tab")):
+                CreateView(words, api_of, photos).draw(page)
+            with gr.Tab(words("gallery.tab")) as gallery:
+                GalleryView(words, api_of).draw(gallery)
     # Gradio runs one call of a function at a time unless told; these all wait for the API.
     return page.queue(default_concurrency_limit=None)

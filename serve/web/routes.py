@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response, Streamin
 from serve.web.api import KEY_COOKIE, Api, Refused
 from serve.web.door import PREFIX
 from serve.web.page import build_page
-from serve.web.sealed import Sealed
+from serve.web.headers import PageHeaders
 from serve.web.wishes import is_id
 from serve.web.words import LANGUAGES, preferred, words_of
 from video.photo import PhotoLimits
@@ -78,7 +78,7 @@ def build_site(api_url: str | None, photos: PhotoLimits) -> FastAPI:
                 path=PREFIX,
                 httponly=True,
                 samesite="strict",
-                secure=request.url.scheme == "https",
+                secure=_is_over_tls(request),
             )
         elif known:
             response.delete_cookie(KEY_COOKIE, path=PREFIX)
@@ -115,17 +115,41 @@ def build_site(api_url: str | None, photos: PhotoLimits) -> FastAPI:
             run_history=False,
             ssr_mode=False,
             max_file_size=photos.max_bytes,
-            theme=gr.themes.Base(primary_hue="teal", font=_FONTS, font_mono=["monospace"]),
+            theme=_theme(),
             css=files("serve.web").joinpath("page.css").read_text("utf-8"),
             head=_KEEP_QUERY % words("page.language"),
         )
-    site.add_middleware(Sealed)
+    site.add_middleware(PageHeaders)
     return site
 
 
+def _theme() -> gr.themes.Base:
+    """Gradio's own greys and greens are too faint to read by WCAG's measure (4.5 : 1)."""
+    faint, faint_dark = "#52525b", "#d4d4d8"
+    return gr.themes.Base(primary_hue="teal", font=_FONTS, font_mono=["monospace"]).set(
+        body_text_color_subdued=faint,
+        body_text_color_subdued_dark=faint_dark,
+        input_placeholder_color=faint,
+        input_placeholder_color_dark=faint_dark,
+        block_label_text_color=faint,
+        block_label_text_color_dark=faint_dark,
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )
+
+
 def _is_our_own(request: Request) -> bool:
+    """By the header that no page can set for another: browsers send it with every form."""
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    hosts = (request.headers.get("host"), request.headers.get("x-forwarded-host"))
+    return origin is None or urlsplit(origin).netloc in hosts
+
+
+def _is_over_tls(request: Request) -> bool:
+    """As the browser sees it: a gateway may end TLS and say so."""
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
 
 
 async def _is_known(api: Api, key: str) -> bool:

@@ -13,6 +13,24 @@ from typing import Any
 from serve.web.api import Json
 
 NEGATIVE_CHARS = 300  # of the text: metadata takes 512 characters a value, all settings together
+
+NUMBERS: dict[str, tuple[str, int | None]] = {
+    "num_inference_steps": ("steps", 0),
+    "guidance_scale": ("guidance", None),
+    "num_frames": ("frames", 0),
+    "fps": ("fps", 0),
+    "motion_fps": ("motion", 0),
+}
+"""Parameters that a person may put a number to: (name of its words, digits after the point)."""
+
+BOUNDS = {
+    "num_inference_steps": (1, 200),
+    "guidance_scale": (1, 20),
+    "fps": (1, 60),
+    "motion_fps": (1, 60),
+}
+"""Of those that GET /v1/models does not tell; they stand in the schemas of /openapi.json."""
+
 _ID = re.compile(r"video_[0-9a-f]{1,64}")
 _PHOTO, _NAME, _SETTINGS = "page_photo", "page_name", "page_settings"
 

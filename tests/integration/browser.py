@@ -49,7 +49,7 @@ class Tab:
 
     def add(self, *photos: Path) -> None:
         self.page.locator("input[type=file]").set_input_files(photos)
-        expect(self.page.locator(".file-preview tr.file")).to_have_count(len(photos))
+        expect(self.page.locator(".file-preview td.filename")).to_have_count(len(photos))
 
     def fill(self, label: str, value: object) -> None:
         field = self.page.get_by_label(label, exact=False).first

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, expect
 
+from serve.client import ServiceError
 from tests.integration.browser import Tab, chromium
 from tests.integration.live import LiveCluster
 
@@ -199,3 +200,33 @@ def test_chinese_words_and_a_phone(open_tab: Open) -> None:
     wide = tab.page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 390, "a phone would scroll sideways"
     tab.shoot("create-phone-zh")
+
+
+def test_the_gallery_shows_filters_repeats_and_deletes(open_tab: Open, live: LiveCluster) -> None:
+    tab = open_tab()
+    make(tab, VASE, Seed=41)
+    expect(tab.jobs("completed")).to_have_count(1)
+    video_id = str(tab.jobs("completed").get_attribute("data-video"))
+    tab.page.get_by_role("tab", name="My videos").click()
+    shelf = tab.page.locator("#shelf")
+    mine = shelf.locator(f'figure[data-video="{video_id}"]')
+    expect(mine.locator("img")).to_be_visible()
+    poster = mine.locator("img")
+    assert poster.evaluate("i => [i.loading, i.complete && i.naturalWidth > 0]") == ["lazy", True]
+    newest = shelf.locator("figure").first
+    expect(newest).to_have_attribute("data-video", video_id)
+    tab.shoot("gallery")
+    tab.page.get_by_label("Status").click()
+    tab.page.get_by_role("option", name="Cancelled").click()
+    expect(mine).to_have_count(0)
+    tab.page.get_by_label("Status").click()
+    tab.page.get_by_role("option", name="All").click()
+    expect(mine).to_have_count(1)
+    mine.get_by_role("button", name="Again with another seed").click()
+    expect(newest).not_to_have_attribute("data-video", video_id)
+    tab.page.once("dialog", lambda dialog: dialog.accept())
+    mine.get_by_role("button", name="Delete").click()
+    expect(mine).to_have_count(0)
+    with live.client() as client, pytest.raises(ServiceError, match="video_not_found"):
+        client.get(video_id)
+    assert tab.outside == set()

@@ -165,6 +165,8 @@ def test_its_configuration_is_the_production_files_but_for_where_things_are(
             f"applications.shopreel.args.stages.{stage}.labels.role"
             for stage in ("api", "dispatcher", "housekeeper")
         ),
+        "applications.shopreel.args.web.labels.pool",
+        "applications.shopreel.args.web.labels.role",
     }
     assert loaded.app.wait_for_nodes
     assert loaded.serve["proxy_location"] == "EveryNode"

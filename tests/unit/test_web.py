@@ -5,6 +5,7 @@ import asyncio
 import json
 import string
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-import serve
 from catalog.report.advice import ADVICE
 from deployments.dispatch import verdict
+from serve import errors
 from serve.errors import TABLE
 from serve.schemas import CreateVideoJson, Video
 from serve.web import markup
+from serve.web.listing import find
 from serve.web.relay import AnswerStart, RelayedRequest, answer
 from serve.web.telling import state
-from serve.web.wishes import NEGATIVE_CHARS, Wishes, again, ids_of, name_of
+from serve.web.wishes import BOUNDS, NEGATIVE_CHARS, NUMBERS, Wishes, again, ids_of, name_of
 from serve.web.words import LANGUAGES, Language, Trouble, preferred, words_of
-from tests.sample_jobs import job
+from storage.jobs import Job, JobStatus
+from tests.sample_jobs import make_request
 
 _CONTRACT = (
     "image_undecodable",
@@ -63,8 +66,8 @@ def _of_table() -> Iterator[str]:
 
 def _of_sources() -> Iterator[str]:
     """Codes written out: the third argument of ApiError, and what is assigned to `code`."""
-    (package,) = serve.__path__
-    for path in [*Path(package).rglob("*.py"), Path(verdict.__file__)]:
+    package = Path(errors.__file__).parent
+    for path in [*package.rglob("*.py"), Path(verdict.__file__)]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 place = {"ApiError": 2, "_refusal": 0, "Verdict": 0}.get(node.func.id)
@@ -92,9 +95,9 @@ def test_every_error_code_has_words_in_both_languages() -> None:
     assert {"queue_full", "missing_parameter", "route_not_found", "invalid_api_key"} <= raised
     raised -= {"preempted", "Retry-After"}  # an attempt's verdict that no caller ever sees
     for language in LANGUAGES:
-        errors = words_of(language).errors
-        assert raised - errors.keys() == set()
-        assert all(all(trouble) and isinstance(trouble, Trouble) for trouble in errors.values())
+        told = words_of(language).errors
+        assert raised - told.keys() == set()
+        assert all(all(trouble) and isinstance(trouble, Trouble) for trouble in told.values())
     english, chinese = (words_of(language).errors for language in LANGUAGES)
     assert [code for code in english if english[code] == chinese[code]] == []
 
@@ -175,6 +178,14 @@ def test_wishes_are_what_the_api_takes(wishes: Wishes) -> None:
     assert (create.n, create.seed, create.fit) == (wishes.n, wishes.seed, wishes.fit or "crop")
 
 
+def test_the_form_tells_the_bounds_that_the_api_holds() -> None:
+    told = CreateVideoJson.model_json_schema()["properties"]
+    for name, bounds in BOUNDS.items():
+        (number,) = (kind for kind in told[name]["anyOf"] if kind["type"] != "null")
+        assert (number["minimum"], number["maximum"]) == bounds, name
+    assert NUMBERS.keys() - BOUNDS.keys() == {"num_frames"}  # GET /v1/models
+
+
 def test_again_is_the_same_with_another_seed() -> None:
     fields = FULL.fields("file_1", "watch.jpg")
     repeated = again(made_of(fields))
@@ -208,10 +219,11 @@ def test_a_state_is_told_in_words() -> None:
 
 
 def shown(**more: Any) -> dict[str, Any]:
-    """A video as the API tells it, from a job like every other test's."""
+    """A video as the API tells it, from a job like any other."""
     fields = FULL.fields("file_1", "<b>watch</b>.jpg")
-    video = json.loads(Video.of(job(metadata=fields["metadata"])).model_dump_json())
-    return {**video, **more}
+    request = replace(make_request("video_0a"), metadata=fields["metadata"])
+    job = Job(request, JobStatus.QUEUED, created_at=1.0)
+    return {**json.loads(Video.of(job).model_dump_json()), **more}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -240,6 +252,45 @@ def test_every_state_is_drawn_and_names_are_no_markup(language: Language) -> Non
     rated = markup.ended(words, shown(status="completed", feedback={"rating": 1}))
     assert words("job.rated") in rated
     assert 'data-act="good"' not in rated
+
+
+def test_a_shelf_shows_each_video_with_what_can_be_done() -> None:
+    words = words_of("en")
+    videos = [shown(status="completed"), shown(status="queued"), shown(metadata={}, sku="S-1")]
+    drawn = markup.shelf(words, videos)
+    assert drawn.count("<figure") == 3
+    assert drawn.count('loading="lazy"') == 1
+    acts = [drawn.count(f'data-act="{name}"') for name in ("delete", "cancel", "again")]
+    assert acts == [3, 2, 1]
+    assert words("gallery.none") in markup.shelf(words, [])
+
+
+class Pages:
+    """The API's list of videos, `each` a page."""
+
+    def __init__(self, videos: list[dict[str, Any]], each: int) -> None:
+        self._videos, self._each, self.read = videos, each, 0
+
+    async def videos(self, after: str = "", **asked: str) -> dict[str, Any]:
+        self.read += 1
+        begin = next((i + 1 for i, v in enumerate(self._videos) if v["id"] == after), 0)
+        page = self._videos[begin : begin + self._each]
+        more = begin + self._each < len(self._videos)
+        return {"data": page, "last_id": page[-1]["id"] if page else None, "has_more": more}
+
+
+def test_a_category_is_found_however_far_back() -> None:
+    videos = [
+        {"id": f"video_{n}", "category": "watch" if n % 3 == 0 else "food"} for n in range(20)
+    ]
+    found, more = asyncio.run(find(Pages(videos, 4), "", "", "watch", 5))  # type: ignore[arg-type]
+    assert [one["id"] for one in found] == [f"video_{n}" for n in (0, 3, 6, 9, 12)]
+    assert more
+    found, more = asyncio.run(find(Pages(videos, 4), "", "", "watch", 9))  # type: ignore[arg-type]
+    assert (len(found), more) == (7, False)
+    endless = Pages(videos[1:3] * 500, 4)
+    found, more = asyncio.run(find(endless, "", "", "art", 5))  # type: ignore[arg-type]
+    assert (found, more) == ([], True)
 
 
 def test_known_failures_of_rows_have_words_too() -> None:

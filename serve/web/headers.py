@@ -1,4 +1,5 @@
-"""Headers under which a browser asks no other host for anything, whatever the page's parts want."""
+"""Headers of every answer below /ui: a browser asks no other host for anything, whatever the page's
+parts want, and keeps what never changes."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,18 +19,21 @@ _POLICY = "; ".join(
         "object-src 'none'",
     )
 )
+_FOR_EVER = "public, max-age=31536000, immutable"
 
 
-class Sealed:
+class PageHeaders:
     def __init__(self, app: ASGIApp):
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_sealed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["Content-Security-Policy"] = _POLICY
                 headers["Referrer-Policy"] = "same-origin"
+                if "/assets/" in scope["path"] and message["status"] == 200:
+                    headers["Cache-Control"] = _FOR_EVER  # their names hold their hash
             await send(message)
 
-        await self._app(scope, receive, send_sealed)
+        await self._app(scope, receive, send_with_headers)

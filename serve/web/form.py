@@ -1,0 +1,138 @@
+"""The form of Create: its fields, and what a person has said in them."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import gradio as gr
+
+from serve.web.wishes import NEGATIVE_CHARS, NUMBERS, Wishes
+from serve.web.words import Words
+from video.photo import Fit
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Gradio's components, by what they say."""
+
+    files: Any
+    previews: Any
+    category: Any
+    title: Any
+    prompt: Any
+    made: Any  # hidden: the prompt that was made of category and title, to know it from one's own
+    advice: Any
+    preset: Any
+    count: Any
+    fit: Any
+    numbers: list[Any]  # in the order of NUMBERS
+    others: list[Any]  # negative prompt, seed, SKU, smooth
+    start: Any
+    refused: Any
+
+    @property
+    def values(self) -> list[Any]:
+        """The arguments of `wishes_of`."""
+        said = [self.category, self.title, self.prompt, self.made, self.preset, self.count]
+        return [*said, self.fit, *self.numbers, *self.others]
+
+    @classmethod
+    def draw(cls, words: Words) -> Self:
+        """Choices and limits come from the service, once the page is open."""
+        files = gr.File(
+            label=words("create.photos"), file_count="multiple", file_types=["image"]
+        )
+        previews = gr.HTML()
+        with gr.Row():
+            category = gr.Dropdown(label=words("create.category"), min_width=140)
+            title = gr.Textbox(
+                label=words("create.title"),
+                placeholder=words("create.title_hint"),
+                max_length=500,
+                min_width=220,
+                scale=2,
+            )
+        prompt = gr.Textbox(label=words("create.prompt"), info=words("create.prompt_help"), lines=3)
+        made = gr.Textbox(visible="hidden")
+        advice = gr.HTML()
+        preset = gr.Radio(label=words("create.preset"))
+        count = gr.Slider(
+            1,
+            2,
+            value=1,
+            step=1,
+            label=words("create.candidates"),
+            info=words("create.candidates_help"),
+        )
+        with gr.Accordion(words("create.advanced"), open=False):
+            fit = gr.Dropdown(
+                [(words(f"create.fits.{one}"), str(one)) for one in Fit],
+                value=str(Fit.CROP),
+                label=words("create.fit"),
+            )
+            with gr.Row():
+                numbers = [
+                    gr.Number(
+                        value=None, label=words(f"create.{label}"), precision=digits, min_width=150
+                    )
+                    for label, digits in NUMBERS.values()
+                ]
+            others = _others(words)
+        start = gr.Button(words("create.start"), variant="primary", elem_id="start")
+        return cls(
+            files,
+            previews,
+            category,
+            title,
+            prompt,
+            made,
+            advice,
+            preset,
+            count,
+            fit,
+            numbers,
+            others,
+            start,
+            refused=gr.HTML(),
+        )
+
+
+def _others(words: Words) -> list[Any]:
+    negative = gr.Textbox(
+        label=words("create.negative"),
+        info=words("create.negative_help"),
+        max_length=NEGATIVE_CHARS,
+    )
+    with gr.Row():
+        seed = gr.Number(
+            value=None, label=words("create.seed"), info=words("create.seed_help"), precision=0
+        )
+        sku = gr.Textbox(label=words("create.sku"), max_length=200)
+    return [negative, seed, sku, gr.Checkbox(label=words("create.smooth"))]
+
+
+def wishes_of(
+    category: str | None,
+    title: str,
+    prompt: str,
+    made: str,
+    preset: str | None,
+    count: int,
+    fit: str,
+    *advanced: Any,
+) -> Wishes:
+    """A prompt that is as it was made is left to the service to make: then it knows the template."""
+    *numbers, negative, seed, sku, smooth = advanced
+    own = prompt.strip() if prompt.strip() != made.strip() else ""
+    return Wishes(
+        category=category or None,
+        title=title.strip() or None,
+        prompt=own or None,
+        preset=preset or None,
+        n=int(count),
+        fit=None if fit == Fit.CROP else fit,
+        negative_prompt=negative.strip() or None,
+        seed=seed,
+        sku=sku.strip() or None,
+        enable_frame_interpolation=smooth,
+        **dict(zip(NUMBERS, numbers, strict=True)),
+    )

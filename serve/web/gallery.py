@@ -1,0 +1,83 @@
+"""Gallery: my videos, newest first, with what can be done with each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from serve.web import markup
+from serve.web.actions import LISTEN, act
+from serve.web.api import Api, Refused
+from serve.web.listing import find
+from serve.web.words import Words
+
+_PAGE = 24
+_STATUSES = ("queued", "in_progress", "completed", "failed", "cancelled")
+_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryView:
+    words: Words
+    api_of: Callable[[gr.Request], Api]
+
+    def draw(self, tab: gr.Tab) -> None:
+        words = self.words
+        everything = (words("gallery.all"), "")
+        with gr.Row():
+            statuses = [(words(f"gallery.statuses.{one}"), one) for one in _STATUSES]
+            status = gr.Dropdown(
+                [everything, *statuses], value="", label=words("gallery.status"), min_width=140
+            )
+            category = gr.Dropdown(
+                [everything], value="", label=words("create.category"), min_width=140
+            )
+            sku = gr.Textbox(label=words("create.sku"), max_length=200, min_width=140)
+        trouble = gr.HTML()
+        shelf = gr.HTML(js_on_load=LISTEN, elem_id="shelf")
+        more = gr.Button(words("gallery.more"), visible=False)
+        count = gr.Number(_PAGE, precision=0, visible="hidden")
+        asked, shown = [status, sku, category, count], [shelf, more]
+        tab.select(self._opened, None, [category, count], **_QUIET).then(
+            self._look, asked, shown, **_QUIET
+        )
+        gr.on([status.change, category.change, sku.submit, sku.blur], _first, None, count, **_QUIET).then(
+            self._look, asked, shown, **_QUIET
+        )
+        more.click(_next, count, count, **_QUIET).then(self._look, asked, shown, **_QUIET)
+        shelf.click(self._act, None, trouble, **_QUIET).then(self._look, asked, shown, **_QUIET)
+
+    async def _opened(self, request: gr.Request) -> list[Any]:
+        try:
+            known = await self.api_of(request).presets()
+        except Refused:  # the shelf tells
+            return [gr.skip(), _PAGE]
+        names = [(one["id"].capitalize(), one["id"]) for one in known["categories"]]
+        return [gr.update(choices=[(self.words("gallery.all"), ""), *names]), _PAGE]
+
+    async def _look(
+        self, status: str, sku: str, category: str, count: int, request: gr.Request
+    ) -> list[Any]:
+        try:
+            videos, has_more = await find(
+                self.api_of(request), status, sku.strip(), category, int(count)
+            )
+        except Refused as e:
+            return [markup.alert(self.words, e), gr.update(visible=False)]
+        return [markup.shelf(self.words, videos), gr.update(visible=has_more)]
+
+    async def _act(self, event: gr.EventData, request: gr.Request) -> str:
+        try:
+            await act(self.api_of(request), event._data)
+        except Refused as e:
+            return markup.alert(self.words, e)
+        return ""
+
+
+def _first() -> int:
+    return _PAGE
+
+
+def _next(count: int) -> int:
+    return int(count) + _PAGE

@@ -27,6 +27,23 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class UploadedPhoto:
+    """A photo that the service has."""
+
+    file_id: str
+    name: str  # of the file that a person added
+
+    def __str__(self) -> str:
+        """As the form keeps it; `read` undoes it."""
+        return f"{self.file_id}/{self.name}"
+
+    @classmethod
+    def read(cls, text: str) -> "UploadedPhoto | None":
+        file_id, _, name = text.partition("/")
+        return cls(file_id, name) if file_id else None
+
+
+@dataclass(frozen=True, slots=True)
 class Api:
     """Every method raises Refused."""
 
@@ -52,11 +69,11 @@ class Api:
     async def preview_prompt(self, fields: Json) -> Json:
         return await self._json("POST", "/v1/prompts:preview", json=fields)
 
-    async def upload(self, photo: Path, name: str) -> Json:
+    async def upload(self, photo: Path) -> UploadedPhoto:
         data = await asyncio.to_thread(photo.read_bytes)
-        return await self._json(
-            "POST", "/v1/files", data={"purpose": "vision"}, files={"file": (name, data)}
-        )
+        file = {"file": (photo.name, data)}
+        stored = await self._json("POST", "/v1/files", data={"purpose": "vision"}, files=file)
+        return UploadedPhoto(stored["id"], photo.name)
 
     async def create(self, fields: Json) -> Json:
         """A lost answer is asked for again under an idempotency key: it is one job all the same."""

@@ -11,11 +11,11 @@ import gradio as gr
 from catalog.presets import DEFAULT_PRESET
 from serve.web import markup
 from serve.web.actions import LISTEN, act
-from serve.web.api import NO_KEY, Api, Json, Refused
-from serve.web.form import Form, wishes_of
+from serve.web.api import NO_KEY, Api, Json, Refused, UploadedPhoto
+from serve.web.form import FIELDS, Form, told, wishes_of
 from serve.web.look import preview
 from serve.web.telling import ENDED
-from serve.web.wishes import BOUNDS, NUMBERS, ids_of
+from serve.web.wishes import BOUNDS, NUMBERS, Wishes, ids_of, is_id, wished
 from serve.web.words import Words
 from video.photo import PhotoLimits
 
@@ -28,7 +28,10 @@ _KEEP_IDS = """(ids) => {
   ids ? url.searchParams.set('video', ids) : url.searchParams.delete('video');
   window.history.replaceState(null, '', url);
 }"""
-_READ_IDS = "() => [new URLSearchParams(window.location.search).get('video') || '']"
+_READ_ADDRESS = """() => {
+  const asked = new URLSearchParams(window.location.search);
+  return [asked.get('video') || '', asked.get('like') || ''];
+}"""
 
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -57,15 +60,15 @@ class CreateView:
         seen = [progress, results, timer]
         page.load(
             self._opened,
-            ids,
-            [ids, form.category, form.preset, form.count, *form.numbers, *seen],
-            js=_READ_IDS,
+            [ids, form.photo],
+            [ids, form.photo, form.previews, *form.values, *seen],
+            js=_READ_ADDRESS,
             **_QUIET,
         )
         ids.change(None, ids, None, js=_KEEP_IDS, api_visibility="private")
         form.start.click(
             self._start,
-            [form.files, ids, *form.values],
+            [form.files, form.photo, ids, *form.values],
             [ids, form.refused],
             api_visibility="private",
         ).then(self._look, ids, seen, **_QUIET)
@@ -100,19 +103,26 @@ class CreateView:
         gr.on(
             [form.files.change, form.preset.change, form.fit.change],
             self._preview,
-            [form.files, form.preset, form.fit],
+            [form.files, form.photo, form.preset, form.fit],
             form.previews,
             trigger_mode="always_last",
             **_QUIET,
         )
 
-    async def _opened(self, ids: str, request: gr.Request) -> list[Any]:
+    async def _opened(self, ids: str, like: str, request: gr.Request) -> list[Any]:
+        """`like`: a video whose photo and settings the form begins with."""
         words, api = self.words, self.api_of(request)
         ids = ",".join(ids_of(ids))
         try:
             limits, known = await asyncio.gather(_limits(api), api.presets())
+            model = await api.video(like) if is_id(like) else None
         except Refused:  # the head of the page tells; here the form stays empty
-            return [ids, *[gr.skip()] * (3 + len(NUMBERS)), *await self._look(ids, request)]
+            return [ids, "", *[gr.skip()] * (1 + FIELDS), *await self._look(ids, request)]
+        begun = None if model is None else wished(model)
+        wishes, photo = begun or (Wishes(preset=DEFAULT_PRESET), None)
+        category, title, prompt, made, preset, count, fit, *others = told(wishes)
+        numbers, others = others[: len(NUMBERS)], others[len(NUMBERS) :]
+        ranges = self._ranges(limits, _preset(known, category, preset))
         categories = [(words("create.no_category"), "")]
         categories += [(one["id"].capitalize(), one["id"]) for one in known["categories"]]
         presets = [
@@ -122,10 +132,17 @@ class CreateView:
         most = limits["max_candidates"]
         return [
             ids,
-            gr.update(choices=categories, value=""),
-            gr.update(choices=presets, value=DEFAULT_PRESET),
-            gr.update(maximum=most, visible=most > 1),
-            *self._ranges(limits, _preset(known, "", DEFAULT_PRESET)),
+            "" if photo is None else str(photo),
+            "" if photo is None else markup.earlier_photo(words, photo.name),
+            gr.update(choices=categories, value=category),
+            title,
+            prompt,
+            made,
+            gr.update(choices=presets, value=preset),
+            gr.update(maximum=most, visible=most > 1, value=count),
+            fit,
+            *({**one, "value": value} for one, value in zip(ranges, numbers, strict=True)),
+            *others,
             *await self._look(ids, request),
         ]
 
@@ -183,8 +200,11 @@ class CreateView:
         return markup.warnings(self.words, answer["warnings"])
 
     async def _preview(
-        self, files: Sequence[str] | None, preset: str, fit: str, request: gr.Request
+        self, files: Sequence[str] | None, earlier: str, preset: str, fit: str, request: gr.Request
     ) -> str:
+        photo = UploadedPhoto.read(earlier)
+        if not files:
+            return "" if photo is None else markup.earlier_photo(self.words, photo.name)
         api = self.api_of(request)
         try:
             model, known = await asyncio.gather(_limits(api), api.presets())
@@ -194,26 +214,31 @@ class CreateView:
         multiple = model["size_multiple"]
         shown = [
             await asyncio.to_thread(preview, Path(file), fit, chosen, multiple, self.photos)
-            for file in (files or [])[:_MOST_SHOWN]
+            for file in files[:_MOST_SHOWN]
         ]
         return markup.previews(self.words, [one for one in shown if one is not None])
 
     async def _start(
-        self, request: gr.Request, files: Sequence[str] | None, ids: str, *form: Any
+        self,
+        request: gr.Request,
+        files: Sequence[str] | None,
+        earlier: str,
+        ids: str,
+        *form: Any,
     ) -> tuple[str, str]:
         """One job a photo; what is refused does not keep the others."""
-        wishes = wishes_of(*form)
-        if not files:
+        wishes, photo = wishes_of(*form), UploadedPhoto.read(earlier)
+        if not files and photo is None:
             return ids, _hint(self.words("create.no_photo"))
         if not wishes.say_something:
             return ids, _hint(self.words("create.nothing_said"))
         api, created, troubles = self.api_of(request), [], []
-        for file in map(Path, files):
+        for source in map(Path, files) if files else (photo,):
             try:
-                uploaded = await api.upload(file, file.name)
-                created.append((await api.create(wishes.fields(uploaded["id"], file.name)))["id"])
+                uploaded = await api.upload(source) if isinstance(source, Path) else source
+                created.append((await api.create(wishes.fields(uploaded)))["id"])
             except Refused as e:
-                troubles.append(markup.alert(self.words, e, file.name))
+                troubles.append(markup.alert(self.words, e, source.name))
         return _joined(created, ids), "".join(troubles)
 
     async def _act(self, ids: str, event: gr.EventData, request: gr.Request) -> tuple[str, str]:

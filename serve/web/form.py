@@ -10,11 +10,16 @@ from serve.web.words import Words
 from video.photo import Fit
 
 
+FIELDS = 7 + len(NUMBERS) + 4
+"""Values of a Form, the arguments of `wishes_of`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """Gradio's components, by what they say."""
 
     files: Any
+    photo: Any  # hidden: an UploadedPhoto that serves where no file is added
     previews: Any
     category: Any
     title: Any
@@ -41,6 +46,7 @@ class Form:
         files = gr.File(
             label=words("create.photos"), file_count="multiple", file_types=["image"]
         )
+        photo = gr.Textbox(visible="hidden")
         previews = gr.HTML()
         with gr.Row():
             category = gr.Dropdown(label=words("create.category"), min_width=140)
@@ -80,6 +86,7 @@ class Form:
         start = gr.Button(words("create.start"), variant="primary", elem_id="start")
         return cls(
             files,
+            photo,
             previews,
             category,
             title,
@@ -108,6 +115,24 @@ def _others(words: Words) -> list[Any]:
         )
         sku = gr.Textbox(label=words("create.sku"), max_length=200)
     return [negative, seed, sku, gr.Checkbox(label=words("create.smooth"))]
+
+
+def told(wishes: Wishes) -> list[Any]:
+    """The values of a form that says just these; `wishes_of` undoes it."""
+    return [
+        wishes.category or "",
+        wishes.title or "",
+        wishes.prompt or "",
+        "",
+        wishes.preset,
+        wishes.n,
+        wishes.fit or str(Fit.CROP),
+        *(getattr(wishes, name) for name in NUMBERS),
+        wishes.negative_prompt or "",
+        wishes.seed,
+        wishes.sku or "",
+        wishes.enable_frame_interpolation,
+    ]
 
 
 def wishes_of(

@@ -75,6 +75,10 @@ def ended(words: Words, video: Json) -> str:
     )
 
 
+def earlier_photo(words: Words, name: str) -> str:
+    return _draw("earlier_photo", words, name)
+
+
 def shelf(words: Words, videos: Sequence[Json]) -> str:
     return _draw("shelf", words, [(one, name_of(one), again(one) is not None) for one in videos])
 

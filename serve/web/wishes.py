@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from serve.web.api import Json
+from serve.web.api import Json, UploadedPhoto
 
 NEGATIVE_CHARS = 300  # of the text: metadata takes 512 characters a value, all settings together
 
@@ -59,18 +59,18 @@ class Wishes:
     def say_something(self) -> bool:
         return any((self.category, self.title, self.prompt))
 
-    def fields(self, file_id: str, name: str) -> Json:
+    def fields(self, photo: UploadedPhoto) -> Json:
         """The body of POST /v1/videos."""
         said = {k: v for k, v in asdict(self).items() if v not in (None, "", False)}
         settings = {k: v for k, v in said.items() if k in _UNTOLD}
         if self.n > 1:
             said["select"] = "all"
         said["metadata"] = {
-            _PHOTO: file_id,
-            _NAME: name[:512],
+            _PHOTO: photo.file_id,
+            _NAME: photo.name[:512],
             _SETTINGS: json.dumps(settings, ensure_ascii=False, separators=(",", ":")),
         }
-        return {**said, "input_reference": {"file_id": file_id}}
+        return {**said, "input_reference": {"file_id": photo.file_id}}
 
 
 _UNTOLD = (
@@ -84,9 +84,9 @@ _UNTOLD = (
 """Parameters that no Video tells."""
 
 
-def again(video: Mapping[str, Any]) -> Json | None:
-    """The body that makes `video` once more with another seed; None where this page has not made
-    it and its photo is not known."""
+def wished(video: Mapping[str, Any]) -> tuple[Wishes, UploadedPhoto] | None:
+    """What `video` was made of, but for its seed; None where this page has not made it, so that
+    its photo is not known."""
     metadata = video["metadata"]
     if _PHOTO not in metadata:
         return None
@@ -100,7 +100,13 @@ def again(video: Mapping[str, Any]) -> Json | None:
         sku=video["sku"],
         **json.loads(metadata.get(_SETTINGS, "{}")),
     )
-    return wishes.fields(metadata[_PHOTO], metadata[_NAME])
+    return wishes, UploadedPhoto(metadata[_PHOTO], metadata[_NAME])
+
+
+def again(video: Mapping[str, Any]) -> Json | None:
+    """The body that makes `video` once more with another seed; None as in `wished`."""
+    found = wished(video)
+    return None if found is None else found[0].fields(found[1])
 
 
 def name_of(video: Mapping[str, Any]) -> str:

@@ -23,10 +23,20 @@ from serve import errors
 from serve.errors import TABLE
 from serve.schemas import CreateVideoJson, Video
 from serve.web import markup
+from serve.web.api import UploadedPhoto
 from serve.web.listing import find
 from serve.web.relay import AnswerStart, RelayedRequest, answer
 from serve.web.telling import state
-from serve.web.wishes import BOUNDS, NEGATIVE_CHARS, NUMBERS, Wishes, again, ids_of, name_of
+from serve.web.wishes import (
+    BOUNDS,
+    NEGATIVE_CHARS,
+    NUMBERS,
+    Wishes,
+    again,
+    ids_of,
+    name_of,
+    wished,
+)
 from serve.web.words import LANGUAGES, Language, Trouble, preferred, words_of
 from storage.jobs import Job, JobStatus
 from tests.sample_jobs import make_request
@@ -171,7 +181,7 @@ def made_of(fields: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("wishes", [FULL, Wishes(title="Mug"), Wishes(category="food", n=2)])
 def test_wishes_are_what_the_api_takes(wishes: Wishes) -> None:
-    fields = wishes.fields("file_1", "mug.jpg")
+    fields = wishes.fields(UploadedPhoto("file_1", "mug.jpg"))
     create = CreateVideoJson.model_validate(fields)
     assert create.input_reference.file_id == "file_1"
     assert create.select == ("all" if wishes.n > 1 else "best")
@@ -187,13 +197,21 @@ def test_the_form_tells_the_bounds_that_the_api_holds() -> None:
 
 
 def test_again_is_the_same_with_another_seed() -> None:
-    fields = FULL.fields("file_1", "watch.jpg")
+    fields = FULL.fields(UploadedPhoto("file_1", "watch.jpg"))
     repeated = again(made_of(fields))
     assert repeated is not None
     CreateVideoJson.model_validate(repeated)
     assert "seed" not in repeated
     assert repeated == {name: value for name, value in fields.items() if name != "seed"}
     assert name_of(made_of(fields)) == "watch.jpg"
+
+
+def test_a_form_can_begin_with_what_an_earlier_video_was_made_of() -> None:
+    photo = UploadedPhoto("file_1", "a/b watch.jpg")
+    found = wished(made_of(FULL.fields(photo)))
+    assert found == (replace(FULL, seed=None), photo)
+    assert UploadedPhoto.read(str(photo)) == photo
+    assert UploadedPhoto.read("") is None
 
 
 def test_a_video_that_the_page_did_not_make_cannot_be_repeated() -> None:
@@ -220,7 +238,7 @@ def test_a_state_is_told_in_words() -> None:
 
 def shown(**more: Any) -> dict[str, Any]:
     """A video as the API tells it, from a job like any other."""
-    fields = FULL.fields("file_1", "<b>watch</b>.jpg")
+    fields = FULL.fields(UploadedPhoto("file_1", "<b>watch</b>.jpg"))
     request = replace(make_request("video_0a"), metadata=fields["metadata"])
     job = Job(request, JobStatus.QUEUED, created_at=1.0)
     return {**json.loads(Video.of(job).model_dump_json()), **more}

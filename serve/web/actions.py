@@ -1,4 +1,4 @@
-"""What the buttons on a video do."""
+"""What the buttons on a video do, and how the page's events behave."""
 
 from typing import Any
 
@@ -11,6 +11,9 @@ LISTEN = """element.addEventListener('click', (e) => {
   trigger('click', {act: button.dataset.act, video: button.dataset.video});
 });"""
 """`js_on_load` of an HTML component whose `click` tells which button it was."""
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Of events whose answer comes at once. None is offered as an API: the service has one."""
 
 _RATINGS = {"good": 1, "bad": -1}
 

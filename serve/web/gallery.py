@@ -7,14 +7,13 @@ from typing import Any
 import gradio as gr
 
 from serve.web import markup
-from serve.web.actions import LISTEN, act
+from serve.web.actions import LISTEN, QUIET, act
 from serve.web.api import Api, Refused
 from serve.web.listing import find
 from serve.web.words import Words
 
 _PAGE = 24
 _STATUSES = ("queued", "in_progress", "completed", "failed", "cancelled")
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +38,14 @@ class GalleryView:
         more = gr.Button(words("gallery.more"), visible=False)
         count = gr.Number(_PAGE, precision=0, visible="hidden")
         asked, shown = [status, sku, category, count], [shelf, more]
-        tab.select(self._opened, None, [category, count], **_QUIET).then(
-            self._look, asked, shown, **_QUIET
+        tab.select(self._opened, None, [category, count], **QUIET).then(
+            self._look, asked, shown, **QUIET
         )
-        gr.on([status.change, category.change, sku.submit, sku.blur], _first, None, count, **_QUIET).then(
-            self._look, asked, shown, **_QUIET
+        gr.on([status.change, category.change, sku.submit, sku.blur], _first, None, count, **QUIET).then(
+            self._look, asked, shown, **QUIET
         )
-        more.click(_next, count, count, **_QUIET).then(self._look, asked, shown, **_QUIET)
-        shelf.click(self._act, None, trouble, **_QUIET).then(self._look, asked, shown, **_QUIET)
+        more.click(_next, count, count, **QUIET).then(self._look, asked, shown, **QUIET)
+        shelf.click(self._act, None, trouble, **QUIET).then(self._look, asked, shown, **QUIET)
 
     async def _opened(self, request: gr.Request) -> list[Any]:
         try:

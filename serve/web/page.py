@@ -5,6 +5,7 @@ from collections.abc import Callable
 import gradio as gr
 
 from serve.web import markup
+from serve.web.actions import QUIET
 from serve.web.api import NO_KEY, Api, Refused
 from serve.web.create import CreateView
 from serve.web.gallery import GalleryView
@@ -33,7 +34,7 @@ def build_page(words: Words, api_of: Callable[[gr.Request], Api], photos: PhotoL
             return markup.forget_form(words, back) if api.headers else ""
 
         page.load(
-            ask_for_key, where, key, js=_WHERE, show_progress="hidden", api_visibility="private"
+            ask_for_key, where, key, js=_WHERE, **QUIET
         )
         with gr.Tabs():
             with gr.Tab(words("gallery.create_tab")):

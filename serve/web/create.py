@@ -34,7 +34,6 @@ _READ_ADDRESS = """() => {
 }"""
 
 
-
 @dataclass(frozen=True, slots=True)
 class CreateView:
     """`api_of` gives the API on behalf of whoever asks. Nothing is kept here: the videos' ids stand

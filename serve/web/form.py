@@ -9,7 +9,6 @@ from serve.web.wishes import NEGATIVE_CHARS, NUMBERS, Wishes
 from serve.web.words import Words
 from video.photo import Fit
 
-
 FIELDS = 7 + len(NUMBERS) + 4
 """Values of a Form, the arguments of `wishes_of`."""
 
@@ -43,9 +42,7 @@ class Form:
     @classmethod
     def draw(cls, words: Words) -> Self:
         """Choices and limits come from the service, once the page is open."""
-        files = gr.File(
-            label=words("create.photos"), file_count="multiple", file_types=["image"]
-        )
+        files = gr.File(label=words("create.photos"), file_count="multiple", file_types=["image"])
         photo = gr.Textbox(visible="hidden")
         previews = gr.HTML()
         with gr.Row():

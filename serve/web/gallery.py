@@ -41,9 +41,9 @@ class GalleryView:
         tab.select(self._opened, None, [category, count], **QUIET).then(
             self._look, asked, shown, **QUIET
         )
-        gr.on([status.change, category.change, sku.submit, sku.blur], _first, None, count, **QUIET).then(
-            self._look, asked, shown, **QUIET
-        )
+        gr.on(
+            [status.change, category.change, sku.submit, sku.blur], _first, None, count, **QUIET
+        ).then(self._look, asked, shown, **QUIET)
         more.click(_next, count, count, **QUIET).then(self._look, asked, shown, **QUIET)
         shelf.click(self._act, None, trouble, **QUIET).then(self._look, asked, shown, **QUIET)
 

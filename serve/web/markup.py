@@ -12,7 +12,6 @@ from serve.web.telling import state
 from serve.web.wishes import again, name_of
 from serve.web.words import LANGUAGES, Words, words_of
 
-
 _SAID_ALL = ("unreachable", *NO_KEY)
 """Codes to which the service's own message adds nothing that a buyer could use."""
 

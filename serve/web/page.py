@@ -33,9 +33,7 @@ def build_page(words: Words, api_of: Callable[[gr.Request], Api], photos: PhotoL
                 return markup.alert(words, e)
             return markup.forget_form(words, back) if api.headers else ""
 
-        page.load(
-            ask_for_key, where, key, js=_WHERE, **QUIET
-        )
+        page.load(ask_for_key, where, key, js=_WHERE, **QUIET)
         with gr.Tabs():
             with gr.Tab(words("gallery.create_tab")):
                 CreateView(words, api_of, photos).draw(page)

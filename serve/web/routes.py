@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response, Streamin
 
 from serve.web.api import KEY_COOKIE, Api, Refused
 from serve.web.door import PREFIX
-from serve.web.page import build_page
 from serve.web.headers import PageHeaders
+from serve.web.page import build_page
 from serve.web.wishes import is_id
 from serve.web.words import LANGUAGES, preferred, words_of
 from video.photo import PhotoLimits

@@ -142,7 +142,7 @@ def wishes_of(
     fit: str,
     *advanced: Any,
 ) -> Wishes:
-    """A prompt that is as it was made is left to the service to make: then it knows the template."""
+    """A prompt that is as it was made is left to the service to make: it keeps the template's name."""
     *numbers, negative, seed, sku, smooth = advanced
     own = prompt.strip() if prompt.strip() != made.strip() else ""
     return Wishes(

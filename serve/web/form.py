@@ -142,7 +142,7 @@ def wishes_of(
     fit: str,
     *advanced: Any,
 ) -> Wishes:
-    """A prompt that is as it was made is left to the service to make: it keeps the template's name."""
+    """A prompt that is still as it was made is left to the service, which then names its template."""
     *numbers, negative, seed, sku, smooth = advanced
     own = prompt.strip() if prompt.strip() != made.strip() else ""
     return Wishes(

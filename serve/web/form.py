@@ -142,7 +142,7 @@ def wishes_of(
     fit: str,
     *advanced: Any,
 ) -> Wishes:
-    """A prompt that is still as it was made is left to the service, which then names its template."""
+    """A prompt that is still as it was made is left to the service, which names its template."""
     *numbers, negative, seed, sku, smooth = advanced
     own = prompt.strip() if prompt.strip() != made.strip() else ""
     return Wishes(

@@ -19,13 +19,16 @@ FACT = "eta"
 STALE_S = 30.0
 """Who published an older snapshot is gone, and nothing is known."""
 
-_BESIDE = (Stage.ENCODING, Stage.DECODING, Stage.ENCODING_VIDEO)
+_BESIDE = (Stage.ENCODING, Stage.DECODING, Stage.ENCODING_VIDEO, Stage.STORING)
+_BEHIND = _BESIDE[1:]
 _LEFT: Mapping[Stage | None, Sequence[Stage]] = {
     None: _BESIDE,
     Stage.ENCODING: _BESIDE,
-    Stage.DENOISING: _BESIDE[1:],
-    Stage.DECODING: _BESIDE[1:],
-    Stage.ENCODING_VIDEO: _BESIDE[2:],
+    Stage.WAITING_DENOISER: _BEHIND,
+    Stage.DENOISING: _BEHIND,
+    Stage.DECODING: _BEHIND,
+    Stage.ENCODING_VIDEO: _BEHIND[1:],
+    Stage.STORING: _BEHIND[2:],
 }
 """Stages beside the denoising that a job has before it; while the store is away, nobody knows."""
 
@@ -157,7 +160,7 @@ def _finish_s(
 
 def _running_s(job: Job, snapshot: Snapshot, cost: CostModel, now: float) -> float | None:
     """What is left of its denoising."""
-    if job.stage in (Stage.DECODING, Stage.ENCODING_VIDEO):
+    if job.stage in _BEHIND:
         return 0.0
     tier = snapshot.tiers.get(job.tier or "")
     if tier is None:

@@ -55,8 +55,15 @@ class DenoiseOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """One clip's conditions are here; it waits for its turn at the UNet, `step` steps done."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone:
-    """Progress of one clip: `step` of its num_inference_steps are done."""
+    """The UNet is at one clip: `step` of its num_inference_steps are done."""
 
     step: int
 
@@ -104,7 +111,9 @@ class Denoiser:
         self._clips: dict[Attempt, asyncio.Queue[Event | Exception]] = {}
         self._loop = asyncio.get_running_loop()
         self._vitals = Vitals(tier.name, device, self._shelf)
-        engine = Engine(unet, tier.engine, rows, called=self._vitals.note_call)
+        engine = Engine(
+            unet, tier.engine, rows, called=self._vitals.note_call, turned=self._deliver
+        )
         self._engine = EngineThread(engine, self._deliver, self._tell_broken)
         self._gauge = Gauge(self._engine, architecture, device, dtype, chunked)
         self._heartbeat = Heartbeat(
@@ -122,15 +131,16 @@ class Denoiser:
         order: DenoiseOrder,
         text: Timed["TextCondition"],
         image: Timed["ImageCondition"],
-    ) -> AsyncIterator[StepDone | JobEvent | Denoised]:
-        """Yield a StepDone per step, a few a second at most, what went otherwise than planned, and
-        the Denoised at the end.
+    ) -> AsyncIterator[Waiting | StepDone | JobEvent | Denoised]:
+        """Yield a Waiting at once, and whenever others go first; a StepDone whenever the clip's
+        turn comes, and per step, a few a second at most; what went otherwise than planned; and the
+        Denoised at the end.
 
         Begins where an earlier attempt's checkpoint stands. Cancelling the stream stops the clip
         after the step in flight and leaves a checkpoint. Raises OutOfMemory, NonFiniteLatents,
         DeadlineExceeded, EngineBroken, Preempted, and StaleAttempt when a newer attempt is known.
         """
-        from diffusion.events import Degraded, Failed, Finished, Stepped
+        from diffusion.events import Began, Degraded, Failed, Finished, Paused, Stepped
 
         attempt = order.attempt
         if self._leaving:
@@ -140,10 +150,11 @@ class Denoiser:
         self._clips[attempt] = events
         with StageRecord("denoising", order.call) as record:
             try:
-                resumed_at = await self._join(order, text.value, image.value)
+                yield Waiting(0)
+                step = resumed_at = await self._join(order, text.value, image.value)
                 if resumed_at:
                     yield JobEvent(time.time(), "resumed", f"after step {resumed_at}")
-                yield StepDone(resumed_at)
+                    yield Waiting(resumed_at)
                 reported = time.monotonic()
                 while not isinstance(event := await events.get(), Finished):
                     if isinstance(event, Exception):
@@ -153,14 +164,18 @@ class Denoiser:
                         raise event.error
                     if isinstance(event, Degraded):
                         yield JobEvent(time.time(), event.kind, event.detail)
+                    if isinstance(event, Paused):
+                        yield Waiting(step)
                     if isinstance(event, Stepped):
-                        record.note(step=event.step)
-                        if event.step == resumed_at + 1:
-                            log.info("first UNet step", extra=record.ids | {"step": event.step})
+                        step = event.step
+                        record.note(step=step)
+                        if step == resumed_at + 1:
+                            log.info("first UNet step", extra=record.ids | {"step": step})
                     # A report costs milliseconds of this process, which tiny steps would feel.
-                    if isinstance(event, Stepped) and time.monotonic() - reported >= REPORT_EVERY_S:
+                    due = time.monotonic() - reported >= REPORT_EVERY_S
+                    if isinstance(event, Began) or (isinstance(event, Stepped) and due):
                         reported = time.monotonic()
-                        yield StepDone(event.step)
+                        yield StepDone(step)
             except (asyncio.CancelledError, GeneratorExit):
                 handed_out = self._engine.call(lambda engine: engine.hand_out([_id(attempt)]))
                 self._go_on_with(self._save_parting(attempt, handed_out))

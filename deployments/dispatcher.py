@@ -95,12 +95,13 @@ class Dispatcher:
             self._foresight.resume(fact.value)
         self._results = Results(objects)
         self._tally = Tally(self._fleet)
+        text_encoder, image_encoder, decoder, video_encoder = stages
         self._attempts = Attempts(
             self._jobs,
             self._results,
             self._fleet,
             self._foresight,
-            Stages(*stages),
+            Stages(text_encoder, image_encoder, decoder, video_encoder.options(stream=True)),
             self._wake.set,
         )
         self._twins = Twins()

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import tempfile
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from monitoring.store_calls import count_store_call
 from monitoring.tracing import span
 from storage import keys
 from storage.errors import ObjectNotFound, StorageError
-from storage.jobs import PIPELINE_VERSION, Attempt, JobRequest, VideoFile
+from storage.jobs import PIPELINE_VERSION, Attempt, JobRequest, Stage, VideoFile
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from video.errors import EncodeFailed
 from video.interpolate import InterpolationConfig, interpolate
@@ -89,8 +90,9 @@ class VideoEncoder:
         decoded: Decoded,
         provenance: Provenance,
         call: StageCall | None = None,
-    ) -> VideoFile:
-        """Publish the frames behind `decoded` as the result of `request`.
+    ) -> AsyncIterator[Stage | VideoFile]:
+        """Publish the frames behind `decoded` as the result of `request`: yield Stage.STORING once
+        the file is made, and the VideoFile at the end.
 
         `sampling` is what was made: the request's own, or less where memory ran out.
 
@@ -115,6 +117,7 @@ class VideoEncoder:
         for name, seconds in parts.items():
             metrics.STAGE_SECONDS.observe(seconds, tags={"stage": name})
 
+        yield Stage.STORING
         watch = Stopwatch()
         with stage("storing", call) as record:
             with watch.running():
@@ -132,7 +135,7 @@ class VideoEncoder:
             record.note(seconds=watch.seconds, adopted=committed is not video)
         metrics.STAGE_SECONDS.observe(watch.seconds, tags={"stage": "storing"})
         committed.timings.setdefault("storing", watch.seconds)
-        return committed
+        yield committed
 
     async def check_health(self) -> None:
         self._work.check()

@@ -62,9 +62,11 @@ class Stage(StrEnum):
     """Where an in_progress job is on its way; the values are the HTTP contract's."""
 
     ENCODING = "encoding"
+    WAITING_DENOISER = "waiting_denoiser"  # its conditions are there; others have the UNet
     DENOISING = "denoising"
     DECODING = "decoding"
     ENCODING_VIDEO = "encoding_video"
+    STORING = "storing"
     WAITING_STORAGE = "waiting_storage"
 
 

@@ -28,12 +28,15 @@ class Replicas:
     """Of one deployment, as Serve's controller counts them."""
 
     running: int
-    leaving: int = 0  # they still serve what they have: their node drains, or Serve looks again
+    leaving: int = 0  # they take no more, and still serve what they have
 
     @classmethod
     def of(cls, states: Mapping[str, int]) -> "Replicas":
-        """`states`: replicas by Serve's ReplicaState."""
-        leaving = ("PENDING_MIGRATION", "RECOVERING", "UPDATING")
+        """`states`: replicas by Serve's ReplicaState. One that stops is not cut off: Serve (2.60,
+        `Replica._perform_graceful_shutdown`) waits for its requests, for `drain_s` at most, and a
+        denoiser hands its clips out as soon as it is told. One that has died leaves that state
+        within a round of the controller."""
+        leaving = ("PENDING_MIGRATION", "RECOVERING", "UPDATING", "STOPPING")
         return cls(states.get("RUNNING", 0), sum(states.get(state, 0) for state in leaving))
 
     @property

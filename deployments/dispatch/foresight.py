@@ -16,7 +16,11 @@ log = logging.getLogger(__name__)
 
 _NEWEST_WEIGHT = 0.2
 _PREDICTIONS = 100
-_AFTER = {Stage.ENCODING: Stage.DENOISING, Stage.DECODING: Stage.ENCODING_VIDEO}
+_AFTER = {
+    Stage.ENCODING: Stage.WAITING_DENOISER,
+    Stage.DECODING: Stage.ENCODING_VIDEO,
+    Stage.ENCODING_VIDEO: Stage.STORING,
+}
 
 
 @dataclass(slots=True)
@@ -69,7 +73,7 @@ class Foresight:
     def completed(self, attempt: Attempt) -> None:
         """It made its video: measure how far off the prediction was."""
         course, now = self._courses[attempt], self._clock()
-        if course.stage is Stage.ENCODING_VIDEO:
+        if course.stage is Stage.STORING:
             self._learn(course.stage, now - course.entered_at)
         if course.predicted_at is not None:
             real_s = now - course.leased_at

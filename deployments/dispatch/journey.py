@@ -1,14 +1,14 @@
 """The way of one video through the stages."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.decoder import Decoded
-from deployments.denoiser import Denoised, DenoiseOrder, StepDone
+from deployments.denoiser import Denoised, DenoiseOrder, StepDone, Waiting
 from deployments.dispatch.verdict import WORKER_LOST
 from deployments.handover import HandoverLost, ReplicaSilent
 from deployments.provenance import Provenance
@@ -23,7 +23,7 @@ _STORAGE_WAITS_S = (1, 2, 4, 8, 16)
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The deployments beside the denoisers."""
+    """The deployments beside the denoisers; the video encoder's calls are streams."""
 
     text_encoder: DeploymentHandle
     image_encoder: DeploymentHandle
@@ -104,8 +104,10 @@ class Journey:
             raise
         return result
 
-    def _hear(self, event: StepDone | JobEvent | Denoised) -> None:
-        if isinstance(event, StepDone):
+    def _hear(self, event: Waiting | StepDone | JobEvent | Denoised) -> None:
+        if isinstance(event, Waiting):
+            self._report(Stage.WAITING_DENOISER, event.step)
+        elif isinstance(event, StepDone):
             self._report(Stage.DENOISING, event.step)
         elif isinstance(event, JobEvent):
             self._note(event)
@@ -132,10 +134,18 @@ class Journey:
                 self._call,
             )
 
-        for wait_s in (*_STORAGE_WAITS_S, None):
+        async def stored(events: AsyncIterator[Stage | VideoFile]) -> VideoFile:
             self._report(Stage.ENCODING_VIDEO, steps)
+            async for event in events:
+                if isinstance(event, VideoFile):
+                    result = event
+                else:
+                    self._report(event, steps)
+            return result
+
+        for wait_s in (*_STORAGE_WAITS_S, None):
             try:
-                video: VideoFile = await _finished(call)
+                video: VideoFile = await _finished(call, stored)
             except StoreUnavailable:
                 if wait_s is None:
                     raise
@@ -155,12 +165,19 @@ def _provenance(denoised: Denoised, decoded: Decoded) -> Provenance:
     )
 
 
-async def _finished(call: Callable[[], Any]) -> Any:
-    """Await a stage: again where its replica died, and stop it where we are stopped ourselves."""
+async def _itself(response: Any) -> Any:
+    return await response
+
+
+async def _finished(
+    call: Callable[[], Any], result: Callable[[Any], Awaitable[Any]] = _itself
+) -> Any:
+    """Await the `result` of a stage's response: again where its replica died, and stop it where we
+    are stopped ourselves."""
     for tries_left in reversed(range(_STAGE_TRIES)):
         response = call()
         try:
-            return await response
+            return await result(response)
         except WORKER_LOST:
             if tries_left == 0:
                 raise

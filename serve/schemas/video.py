@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.eta import Eta
 from diffusion.params import Priority
 from serve.schemas.candidate import Candidate
-from storage.jobs import Feedback, Job, JobEvent, JobStatus, Select
+from storage.jobs import Feedback, Job, JobEvent, JobStatus, Select, Stage
 
 MEMORY_LADDER = (
     "decode_chunk",
@@ -101,7 +101,7 @@ class Video(BaseModel):
     seconds: str
     remixed_from_video_id: str | None = None
     error: VideoError | None
-    stage: str | None
+    stage: str | None = Field(description=f"while it is in progress: {', '.join(Stage)}")
     step: int = Field(description="denoising steps done, of all candidates")
     steps: int
     queue_position: int | None = Field(
@@ -220,7 +220,12 @@ def _expires_at(job: Job, kept_s: float | None) -> int | None:
     return int(job.completed_at + kept_s)
 
 
-_PERCENT_AFTER_DENOISING = {"decoding": 92, "encoding_video": 95, "waiting_storage": 95}
+_PERCENT_AFTER_DENOISING = {
+    Stage.DECODING: 92,
+    Stage.ENCODING_VIDEO: 95,
+    Stage.STORING: 98,
+    Stage.WAITING_STORAGE: 98,
+}
 
 
 def _percent(job: Job) -> int:

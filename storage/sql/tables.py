@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Dialect,
     Double,
     Enum,
     Index,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     false,
     text,
@@ -39,6 +41,20 @@ def _values(words: type[StrEnum]) -> list[str]:
     return [word.value for word in words]
 
 
+class _StageWord(TypeDecorator[Stage]):
+    """A Stage; None where a newer release wrote a word that this one does not know: they may share
+    the table while one replaces the other."""
+
+    impl = String(32)
+    cache_ok = True
+
+    def process_bind_param(self, value: Stage | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Stage | None:
+        return Stage(value) if value in set(Stage) else None
+
+
 _WAITS = text("status = 'queued'")
 _OF_A_FAMILY = text("parent_id IS NOT NULL")
 
@@ -62,7 +78,7 @@ jobs = Table(
     Column("created_at", Double, nullable=False),  # this and the times below in Unix seconds
     Column("started_at", Double),
     Column("completed_at", Double),
-    Column("stage", _words(Stage)),
+    Column("stage", _StageWord),
     Column("step", Integer, nullable=False, default=0),
     Column("tier", String(128)),
     Column("attempt", Integer, nullable=False, default=0),  # tries begun: the fence

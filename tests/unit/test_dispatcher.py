@@ -18,7 +18,7 @@ from cluster.eta import FACT, Snapshot
 from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from deployments.decoder import Decoded
-from deployments.denoiser import Denoised, DenoiseOrder, StepDone
+from deployments.denoiser import Denoised, DenoiseOrder, StepDone, Waiting
 from deployments.dispatch.attempts import Attempts
 from deployments.dispatch.fleet import Replicas
 from deployments.dispatch.verdict import Retry, judge
@@ -92,15 +92,24 @@ class Response:
 
 
 class Stream(Response):
-    """A streamed call: a step, then the latents, once the gate is open."""
+    """A streamed call: a turn and a step, then the latents, once the gate is open."""
 
     def __init__(self, work: Callable[[], Any], gate: asyncio.Event):
         super().__init__(work)
         self._gate = gate
 
     async def __aiter__(self) -> AsyncIterator[Any]:
+        yield Waiting(0)
         yield StepDone(1)
         await self._gate.wait()
+        yield await self
+
+
+class Publication(Response):
+    """The video encoder's: it says that it stores, and then the video."""
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        yield Stage.STORING
         yield await self
 
 
@@ -184,7 +193,7 @@ class Rig:
             for i in range(len(self.tiers))
         ]
         self.decoder = plain("decode", Decoded(None, 0.1))
-        self.video_encoder = plain("encode_video", VIDEO)
+        self.video_encoder = Handle(lambda: Publication(self.stage("encode_video", VIDEO)))
         dispatcher = Watched.__new__(Watched)
         dispatcher.counts = self.counts
         await dispatcher.__init__(  # type: ignore[misc]
@@ -280,6 +289,28 @@ def test_a_store_that_is_away_while_storing_costs_no_denoising(tmp_path: Path) -
         rig.jobs.create(make_request("job"))
         assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
         assert len(rig.denoisers[0].calls) == 1
+
+    run(scenario)
+
+
+def test_a_video_that_is_being_stored_says_so_and_can_be_cancelled(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        dispatcher = await rig.start()
+
+        async def for_ever() -> None:
+            await asyncio.Event().wait()
+
+        storing = Publication(for_ever)
+        rig.video_encoder.remote = lambda *_: storing  # type: ignore[method-assign]
+        rig.jobs.create(make_request("job"))
+        while rig.job("job").stage is not Stage.STORING:
+            await asyncio.sleep(0.01)
+        rig.jobs.cancel("shop", "job")
+        await dispatcher.stop("job")
+        while not storing.cancelled:
+            await asyncio.sleep(0.01)
+        assert rig.job("job").status is JobStatus.CANCELLED
 
     run(scenario)
 
@@ -884,7 +915,8 @@ def test_a_job_whose_tier_goes_in_the_moment_it_starts_goes_to_another(
 
 
 def test_a_clip_on_a_node_that_drains_is_left_to_hand_itself_out(tmp_path: Path) -> None:
-    """Serve counts its replica no more as running; it still is, and takes no new clip."""
+    """Serve counts its replica no more as running; it still is, and takes no new clip. The same
+    where Serve stops it: the clip ends as Preempted, its checkpoint stored."""
 
     async def scenario() -> None:
         rig = Rig(tmp_path)
@@ -902,11 +934,12 @@ def test_a_clip_on_a_node_that_drains_is_left_to_hand_itself_out(tmp_path: Path)
     run(scenario)
 
 
-def test_replicas_that_are_moved_looked_at_again_or_updated_are_not_gone() -> None:
-    for state in ("RUNNING", "PENDING_MIGRATION", "RECOVERING", "UPDATING"):
-        assert not Replicas.of({state: 1, "STOPPING": 1}).are_gone
-    assert Replicas.of({"STARTING": 1, "STOPPING": 1}).are_gone
-    assert Replicas.of({"PENDING_MIGRATION": 2}).running == 0
+def test_replicas_that_are_moved_looked_at_again_updated_or_stopped_are_not_gone() -> None:
+    leaving = ("PENDING_MIGRATION", "RECOVERING", "UPDATING", "STOPPING")
+    for state in ("RUNNING", *leaving):
+        assert not Replicas.of({state: 1, "STARTING": 1}).are_gone
+    assert Replicas.of({"STARTING": 1}).are_gone
+    assert Replicas.of(dict.fromkeys(leaving, 1)) == Replicas(running=0, leaving=4)
 
 
 async def commit_results(rig: Rig) -> Watched:
@@ -914,7 +947,7 @@ async def commit_results(rig: Rig) -> Watched:
     dispatcher = await rig.start()
 
     def remote(request: JobRequest, *_: Any) -> Any:
-        return Response(lambda: rig.bucket.commit(request))
+        return Publication(lambda: rig.bucket.commit(request))
 
     rig.video_encoder.remote = remote  # type: ignore[method-assign]
     return dispatcher

@@ -23,7 +23,12 @@ from storage.sql.database import Database
 from tests.sample_jobs import Clock, make_request
 from tests.sample_model import ARCHITECTURE
 
-STAGE_S = {Stage.ENCODING: 1.0, Stage.DECODING: 2.0, Stage.ENCODING_VIDEO: 3.0}
+STAGE_S = {
+    Stage.ENCODING: 1.0,
+    Stage.DECODING: 2.0,
+    Stage.ENCODING_VIDEO: 2.5,
+    Stage.STORING: 0.5,
+}
 TIERS = [
     TierConfig(name="fast", tflops=40, max_ongoing_requests=4),
     TierConfig(name="slow", tflops=15, max_ongoing_requests=2),
@@ -130,6 +135,28 @@ def test_what_a_clip_has_shown_counts_the_more_the_further_it_is() -> None:
 def test_behind_the_denoising_the_stages_are_left() -> None:
     assert eta(a_job(stage=Stage.DECODING, step=50), a_tier()) == 5
     assert eta(a_job(stage=Stage.ENCODING_VIDEO, step=50), a_tier()) == 3
+    assert eta(a_job(stage=Stage.STORING, step=50), a_tier()) == 0.5
+
+
+def test_no_stage_on_the_way_brings_the_end_further_off() -> None:
+    """The same moment seen from every stage: what a stage leaves behind is never added again."""
+    way = [
+        (Stage.ENCODING, 0),
+        (Stage.WAITING_DENOISER, 0),
+        *((Stage.DENOISING, step) for step in range(20)),
+        (Stage.WAITING_DENOISER, 20),
+        *((Stage.DENOISING, step) for step in range(20, 51)),
+        *((stage, 50) for stage in (Stage.DECODING, Stage.ENCODING_VIDEO, Stage.STORING)),
+    ]
+    etas = []
+    for stage, step in way:
+        job = a_job(stage=stage, step=step, started_at=100.0)
+        now = 100.0 + STAGE_S[Stage.ENCODING] + OWN_S * step / 50
+        left_s = eta(job, a_tier(Work(1, OWN_S * (50 - step) / 50)), now=now)
+        assert left_s is not None
+        etas.append(round(left_s, 9))
+    assert etas == sorted(etas, reverse=True)
+    assert len(set(etas)) == len(way) - 3  # the turns it waits for, and denoising's end, cost none
 
 
 @pytest.mark.parametrize(
@@ -340,9 +367,11 @@ def test_the_error_of_a_prediction_is_measured_at_the_end_of_its_attempt() -> No
         began = clock.now
         for stage, seconds in {
             Stage.ENCODING: 1.0,
-            Stage.DENOISING: denoising_s,
+            Stage.WAITING_DENOISER: denoising_s / 2,  # behind somebody: no stage of its own
+            Stage.DENOISING: denoising_s / 2,
             Stage.DECODING: 2.0,
-            Stage.ENCODING_VIDEO: 3.0,
+            Stage.ENCODING_VIDEO: 2.5,
+            Stage.STORING: 0.5,
         }.items():
             foresight.enter(job.current_attempt, stage)
             clock.now += seconds

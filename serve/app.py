@@ -32,7 +32,8 @@ from deployments.denoiser import Denoiser
 from deployments.dispatcher import Dispatcher
 from deployments.housekeeper import Housekeeper
 from deployments.image_encoder import ImageEncoder
-from deployments.leaving import end_on_sigterm
+from deployments.leaving import when_stopping
+from deployments.sigterm import ends_on_sigterm
 from deployments.text_encoder import TextEncoder
 from deployments.video_encoder import VideoEncoder
 from diffusion.memory import Architecture
@@ -71,9 +72,13 @@ def build_app(args: Mapping[str, Any]) -> Application:
     standard = config.presets["standard"]
     floor = Floor(standard.area_px, standard.num_frames, card.size_multiple)
 
+    def deployed(cls: Any, options: dict[str, Any]) -> Any:
+        replica = observed(cls, config.observability)
+        grace_s = options["graceful_shutdown_timeout_s"]
+        return serve.deployment(**options)(ends_on_sigterm(replica, grace_s))
+
     def stage(cls: Any, size: StageConfig, name: str | None = None) -> Any:
-        options = size.options(name or cls.__name__)
-        return serve.deployment(**options)(observed(cls, config.observability))
+        return deployed(cls, size.options(name or cls.__name__))
 
     text_encoder = stage(TextEncoder, stages.text_encoder).bind(stages.text_encoder, model, digests)
     image_encoder = stage(ImageEncoder, stages.image_encoder).bind(
@@ -87,9 +92,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
     video_encoder = stage(VideoEncoder, stages.video_encoder).bind(
         stages.video_encoder, store, config.limits.photo
     )
-    dispatcher = serve.deployment(**stages.dispatcher.options())(
-        observed(Dispatcher, config.observability)
-    ).bind(
+    dispatcher = deployed(Dispatcher, stages.dispatcher.options()).bind(
         stages.dispatcher,
         jobs,
         config.tiers,
@@ -124,7 +127,6 @@ class VideoAPI:
         dispatcher: DeploymentHandle,
         _housekeeper: DeploymentHandle,  # bound here so that Serve deploys it; nobody calls it
     ):
-        end_on_sigterm()
         metrics.BUILD.keep(1, tags={"version": version("shopreel")})
         metrics.MODEL.keep(1, tags={"model": model.name, "revision": model.revision})
         self._dispatcher = dispatcher
@@ -135,6 +137,7 @@ class VideoAPI:
             broken=self._dispatcher_broken,
         )
         self._api = open_api(config, model, admission, line, self._photos)
+        when_stopping(self._api.videos.watch.close)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's name for it
         return create_app(self._api, echo_request_id=False)

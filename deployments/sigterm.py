@@ -71,8 +71,9 @@ def on_sigterm(act: Callable[[], None]) -> None:
 
     Python lets only the main thread set handlers or a wakeup fd, and that one is Ray's: replicas
     run in others. faulthandler may be set from any. It does in C, within the signal, what is
-    allowed there: it writes the stack of the main thread into a file. Ours is a pipe, and all that
-    matters is that something has been written.
+    allowed there: it writes a stack into a file, that of the thread which got the signal (the main
+    one, whenever it can take it). Ours is a pipe, and all that matters is that something has been
+    written.
     """
     told, tell = os.pipe()
     os.set_blocking(tell, False)  # nobody reads what a second signal writes

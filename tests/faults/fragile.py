@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,12 @@ class FragileCluster:
 
     def job_ids(self) -> set[str]:
         return {job.id for job in self.jobs.list_jobs(TENANT, limit=10_000)}
+
+    def charged(self, job_id: str) -> int:
+        """Tries that count against the job, as one does whose lease ran out."""
+        with closing(sqlite3.connect(self._table)) as db:
+            ((failures,),) = db.execute("SELECT failures FROM jobs WHERE id = ?", [job_id])
+        return int(failures)
 
     def reached(self, job_id: str, what: str) -> int:
         return fail_points.reached(self.points, job_id, what)

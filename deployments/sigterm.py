@@ -19,6 +19,8 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError
 
+from deployments.leaving import when_stopping
+
 log = logging.getLogger(__name__)
 
 _LAST_WORDS_S = 0.5
@@ -36,10 +38,10 @@ def ends_on_sigterm(cls: type[Any], grace_s: float) -> type[Any]:
     """The deployment class `cls`, whose replicas do as follows on SIGTERM.
 
     New requests are turned away, and routers send them to another replica or hold them until there
-    is one. Those on their way are waited for as when Serve stops the replica (deployments.leaving
-    tells the class; `__del__` is awaited), for `grace_s` seconds in all: who is not answered by
-    then is cut off. Then the process ends, and Serve replaces it. A replica that is still starting
-    ends at once.
+    is one. Those on their way are waited for as when Serve stops the replica: `begin_to_leave`, if
+    the class has it, is awaited beside them, `__del__` after them. All that has `grace_s` seconds:
+    who is not answered by then is cut off. Then the process ends, and Serve replaces it. A replica
+    that is still starting ends at once.
     """
 
     async def begin(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -59,6 +61,8 @@ def ends_on_sigterm(cls: type[Any], grace_s: float) -> type[Any]:
         begun = cls.__init__(self, *args, **kwargs)
         if inspect.isawaitable(begun):  # Serve awaits such an `__init__`, and so do we
             await begun
+        if hasattr(self, "begin_to_leave"):
+            when_stopping(self.begin_to_leave)
         has_begun.set()
 
     namespace = {"__init__": begin, "__doc__": cls.__doc__, "__module__": cls.__module__}

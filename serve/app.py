@@ -32,7 +32,6 @@ from deployments.denoiser import Denoiser
 from deployments.dispatcher import Dispatcher
 from deployments.housekeeper import Housekeeper
 from deployments.image_encoder import ImageEncoder
-from deployments.leaving import when_stopping
 from deployments.sigterm import ends_on_sigterm
 from deployments.text_encoder import TextEncoder
 from deployments.video_encoder import VideoEncoder
@@ -137,10 +136,12 @@ class VideoAPI:
             broken=self._dispatcher_broken,
         )
         self._api = open_api(config, model, admission, line, self._photos)
-        when_stopping(self._api.videos.watch.close)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's name for it
         return create_app(self._api, echo_request_id=False)
+
+    async def begin_to_leave(self) -> None:  # deployments.sigterm's name for it
+        await self._api.videos.watch.close()
 
     def __del__(self) -> None:  # Serve calls it when the replica leaves, after its last request
         self._photos.close()

@@ -18,6 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from cluster.cost import CostModel
 from cluster.eta import FACT
 from cluster.ladder import Floor
+from cluster.stage import HEALTH_PERIOD_S, LEAVE_POLL_S
 from cluster.tiers import TierConfig
 from deployments.dispatch.adoption import adopt
 from deployments.dispatch.attempts import Attempts
@@ -26,6 +27,7 @@ from deployments.dispatch.foresight import Foresight
 from deployments.dispatch.journey import Stages
 from deployments.dispatch.results import Results, Twins
 from deployments.dispatch.tally import Tally, count_taken_over
+from deployments.sigterm import told_to_end
 from monitoring.instruments import TELL_EVERY_S
 from storage.errors import StaleDispatcher, StoreUnavailable
 from storage.facts import SqlFacts
@@ -67,6 +69,8 @@ class DispatcherConfig(BaseModel):
             "ray_actor_options": actor,
             "max_ongoing_requests": 1000,
             "graceful_shutdown_timeout_s": self.drain_s + _HAND_OUT_S + 10,
+            "graceful_shutdown_wait_loop_s": LEAVE_POLL_S,
+            "health_check_period_s": HEALTH_PERIOD_S,
             # Serve collects `record_autoscaling_stats` from deployments that autoscale.
             "autoscaling_config": {"min_replicas": 1, "max_replicas": 1, "metrics_interval_s": 1},
         }
@@ -176,8 +180,9 @@ class Dispatcher:
             raise RuntimeError(f"no dispatcher beat for {silent:.0f} s")
 
     async def __del__(self) -> None:
-        """Serve awaits this when it replaces the replica."""
-        await self.drain(self._config.drain_s)
+        """Serve awaits this when it replaces the replica. On SIGTERM nothing is waited for: the
+        next Dispatcher takes the jobs over, and it starts when this one has ended."""
+        await self.drain(0.0 if told_to_end() else self._config.drain_s)
 
     # The loops.
 

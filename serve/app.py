@@ -32,7 +32,7 @@ from deployments.denoiser import Denoiser
 from deployments.dispatcher import Dispatcher
 from deployments.housekeeper import Housekeeper
 from deployments.image_encoder import ImageEncoder
-from deployments.leaving import end_on_sigterm
+from deployments.sigterm import ends_on_sigterm
 from deployments.text_encoder import TextEncoder
 from deployments.video_encoder import VideoEncoder
 from diffusion.memory import Architecture
@@ -71,9 +71,13 @@ def build_app(args: Mapping[str, Any]) -> Application:
     standard = config.presets["standard"]
     floor = Floor(standard.area_px, standard.num_frames, card.size_multiple)
 
+    def deployed(cls: Any, options: dict[str, Any]) -> Any:
+        replica = observed(cls, config.observability)
+        grace_s = options["graceful_shutdown_timeout_s"]
+        return serve.deployment(**options)(ends_on_sigterm(replica, grace_s))
+
     def stage(cls: Any, size: StageConfig, name: str | None = None) -> Any:
-        options = size.options(name or cls.__name__)
-        return serve.deployment(**options)(observed(cls, config.observability))
+        return deployed(cls, size.options(name or cls.__name__))
 
     text_encoder = stage(TextEncoder, stages.text_encoder).bind(stages.text_encoder, model, digests)
     image_encoder = stage(ImageEncoder, stages.image_encoder).bind(
@@ -87,9 +91,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
     video_encoder = stage(VideoEncoder, stages.video_encoder).bind(
         stages.video_encoder, store, config.limits.photo
     )
-    dispatcher = serve.deployment(**stages.dispatcher.options())(
-        observed(Dispatcher, config.observability)
-    ).bind(
+    dispatcher = deployed(Dispatcher, stages.dispatcher.options()).bind(
         stages.dispatcher,
         jobs,
         config.tiers,
@@ -124,7 +126,6 @@ class VideoAPI:
         dispatcher: DeploymentHandle,
         _housekeeper: DeploymentHandle,  # bound here so that Serve deploys it; nobody calls it
     ):
-        end_on_sigterm()
         metrics.BUILD.keep(1, tags={"version": version("shopreel")})
         metrics.MODEL.keep(1, tags={"model": model.name, "revision": model.revision})
         self._dispatcher = dispatcher
@@ -138,6 +139,9 @@ class VideoAPI:
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's name for it
         return create_app(self._api, echo_request_id=False)
+
+    async def begin_to_leave(self) -> None:  # deployments.sigterm's name for it
+        await self._api.videos.watch.close()
 
     def __del__(self) -> None:  # Serve calls it when the replica leaves, after its last request
         self._photos.close()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mappi
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 from types import MappingProxyType
 from typing import Any
 
@@ -366,6 +367,25 @@ def test_drain_lets_work_end_and_puts_the_rest_back_uncharged(tmp_path: Path) ->
         await rig.until("job", JobStatus.COMPLETED)
 
     run(scenario)
+
+
+def test_told_to_end_it_puts_jobs_back_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.jobs.create(make_request("job"))
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        await rig.until("job", JobStatus.IN_PROGRESS)
+        told = Event()
+        told.set()
+        monkeypatch.setattr("deployments.sigterm._told", told)
+        await Dispatcher.__del__(dispatcher)
+        assert rig.job("job").status is JobStatus.QUEUED
+
+    assert DispatcherConfig().drain_s > 10
+    asyncio.run(asyncio.wait_for(scenario(), 10))  # less than it has when Serve stops it
 
 
 def test_drain_does_not_miss_a_lease_under_way(tmp_path: Path) -> None:

@@ -189,13 +189,14 @@ class Driver:
 
 
 def _on_top_of(made: ResultRow, result: ResultRow) -> ResultRow:
-    """With what the row's earlier rounds took of GPUs."""
+    """With what the row's earlier rounds took of GPUs, and where."""
     rounds = [row for row in (made, result) if row.gpu_seconds is not None]
     if not rounds:
         return result
     costs = [row.cost for row in rounds]
     return replace(
         result,
+        tier=result.tier or made.tier,
         gpu_seconds=sum(row.gpu_seconds or 0.0 for row in rounds),
         cost=None if None in costs else sum(cost or 0.0 for cost in costs),
     )

@@ -12,7 +12,8 @@ from typing import Any
 from catalog.manifest.pinned import PinnedManifest
 from catalog.manifest.rows import BadRow, Row
 from catalog.report.summary import RunPlan
-from catalog.results.commit import finished_shards, read_markers
+from catalog.results.commit import finished_shards, standing_marker
+from catalog.results.marker import ShardMarker
 from catalog.results.output import RunOutput
 from catalog.results.part import Shard, read_part
 from catalog.results.row import RowStatus
@@ -117,19 +118,24 @@ class BatchItems:
         return Page(items, items[-1].row if items else plan.rows - 1, len(found) > limit)
 
     def _finished(self, shard: Shard, status: ItemStatus | None, after: int) -> Iterator[Item]:
-        (marker,) = read_markers(self._output, [shard.id])
+        marker = self._marker(shard)
         if status is not None and not marker.tally.count(RowStatus(status.value)):
             return
         try:
             data = self._output.objects.get(marker.part_key)
         except ObjectNotFound:  # replaced a moment ago: its failed rows were tried again
-            (marker,) = read_markers(self._output, [shard.id])
+            marker = self._marker(shard)
             data = self._output.objects.get(marker.part_key)
         table = read_part(marker.part_key, data)
         columns = [name for name in _COLUMNS if name in table.column_names]
         first = max(0, after + 1 - shard.first_row)
         for cells in table.select(columns).slice(first).to_pylist():
             yield Item(**cells | {"status": ItemStatus(cells["status"])})
+
+    def _marker(self, shard: Shard) -> ShardMarker:
+        marker = standing_marker(self._output, shard.id)
+        assert marker is not None  # of a finished shard: none is ever removed
+        return marker
 
     def _unfinished(
         self, manifest: PinnedManifest

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import update
+
 from catalog.results.row import RowStatus
 from catalog.run.row_jobs import job_key
 from storage.lifecycle.forgetting import expire_results

@@ -195,7 +195,8 @@ def test_a_video_that_goes_between_its_last_poll_and_its_download_is_made_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, end: str, variant: str
 ) -> None:
     shop.write(shop.products(2))
-    content, gone = HttpService.content, []
+    content = HttpService.content
+    gone: list[str] = []
 
     async def late(service: HttpService, video_id: str, wanted: str) -> bytes:
         if not gone and wanted == variant:

@@ -1,4 +1,4 @@
-"""A run of 200 products, one in eight of them bad in a way of its own, during which whatever it needs is killed.
+"""A run of 200 products, one in eight of them bad, during which whatever it needs is killed.
 
 Its driver twice, the S3 server and the denoiser once, each with SIGKILL. What must hold: a row of
 results for every row of the manifest, every bad one typed, and nothing finished made again.

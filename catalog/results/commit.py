@@ -47,6 +47,7 @@ def commit_shard(
 def replace_shard(
     output: RunOutput,
     fingerprint: str,
+    shard: Shard,
     standing: ShardMarker,
     rows: Iterable[ResultRow],
     schema: ResultSchema,
@@ -58,7 +59,7 @@ def replace_shard(
     leaves that dies in between, `sweep_parts` sees to.
     """
     part = write_part(output.run_id, fingerprint, rows, schema, submission)
-    marker = _commit(output, fingerprint, _rows_of(standing), part, standing.round + 1)
+    marker = _commit(output, fingerprint, shard, part, standing.round + 1)
     output.objects.delete(standing.part_key)
     return marker
 

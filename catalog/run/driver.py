@@ -166,7 +166,8 @@ class Driver:
         if standing is None:
             await self._insist(commit_shard, output, fingerprint, shard, rows, schema, asked)
         else:
-            await self._insist(replace_shard, output, fingerprint, standing, rows, schema, asked)
+            about = fingerprint, shard, standing, rows, schema, asked
+            await self._insist(replace_shard, output, *about)
         self._room.release()
 
     async def _look_after(self) -> None:

@@ -168,7 +168,7 @@ def test_of_many_drivers_at_once_one_commits(output: RunOutput) -> None:
 def again(output: RunOutput, standing: ShardMarker, attempts: int) -> ShardMarker:
     """The shard's rows tried once more, by a driver that found `standing`."""
     rows = [replace(row, attempts=attempts) for row in rows_of(SPAN)]
-    return replace_shard(output, FINGERPRINT, standing, rows, SCHEMA, f"asking {attempts}")
+    return replace_shard(output, FINGERPRINT, SPAN, standing, rows, SCHEMA, f"asking {attempts}")
 
 
 def whole(output: RunOutput) -> list[int]:

@@ -12,8 +12,7 @@ from typing import Any
 from catalog.manifest.pinned import PinnedManifest
 from catalog.manifest.rows import BadRow, Row
 from catalog.report.summary import RunPlan
-from catalog.results.commit import finished_shards, standing_marker
-from catalog.results.marker import ShardMarker
+from catalog.results.commit import finished_shards, read_markers, standing_marker
 from catalog.results.output import RunOutput
 from catalog.results.part import Shard, read_part
 from catalog.results.row import RowStatus
@@ -87,7 +86,8 @@ class BatchItems:
             shards = [shard for shard in shards if shard.id not in finished]
         items: list[Item] = []
         for shard in shards[:_SHARDS_A_PAGE]:
-            rows = self._finished if shard.id in finished else self._unfinished(manifest)
+            marker_key = finished.get(shard.id)
+            rows = self._finished(marker_key) if marker_key else self._unfinished(manifest)
             for item in rows(shard, status, after):
                 if status in (None, item.status):
                     items.append(item)
@@ -117,25 +117,25 @@ class BatchItems:
         items = found[:limit]
         return Page(items, items[-1].row if items else plan.rows - 1, len(found) > limit)
 
-    def _finished(self, shard: Shard, status: ItemStatus | None, after: int) -> Iterator[Item]:
-        marker = self._marker(shard)
-        if status is not None and not marker.tally.count(RowStatus(status.value)):
-            return
-        try:
-            data = self._output.objects.get(marker.part_key)
-        except ObjectNotFound:  # replaced a moment ago: its failed rows were tried again
-            marker = self._marker(shard)
-            data = self._output.objects.get(marker.part_key)
-        table = read_part(marker.part_key, data)
-        columns = [name for name in _COLUMNS if name in table.column_names]
-        first = max(0, after + 1 - shard.first_row)
-        for cells in table.select(columns).slice(first).to_pylist():
-            yield Item(**cells | {"status": ItemStatus(cells["status"])})
+    def _finished(
+        self, marker_key: str
+    ) -> Callable[[Shard, ItemStatus | None, int], Iterator[Item]]:
+        def rows(shard: Shard, status: ItemStatus | None, after: int) -> Iterator[Item]:
+            (marker,) = read_markers(self._output, [marker_key])
+            if status is not None and not marker.tally.count(RowStatus(status.value)):
+                return
+            try:
+                data = self._output.objects.get(marker.part_key)
+            except ObjectNotFound:  # replaced a moment ago: its failed rows were tried again
+                marker = standing_marker(self._output, shard.id) or marker
+                data = self._output.objects.get(marker.part_key)
+            table = read_part(marker.part_key, data)
+            columns = [name for name in _COLUMNS if name in table.column_names]
+            first = max(0, after + 1 - shard.first_row)
+            for cells in table.select(columns).slice(first).to_pylist():
+                yield Item(**cells | {"status": ItemStatus(cells["status"])})
 
-    def _marker(self, shard: Shard) -> ShardMarker:
-        marker = standing_marker(self._output, shard.id)
-        assert marker is not None  # of a finished shard: none is ever removed
-        return marker
+        return rows
 
     def _unfinished(
         self, manifest: PinnedManifest

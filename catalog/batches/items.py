@@ -12,12 +12,13 @@ from typing import Any
 from catalog.manifest.pinned import PinnedManifest
 from catalog.manifest.rows import BadRow, Row
 from catalog.report.summary import RunPlan
-from catalog.results.commit import finished_shards, read_markers
+from catalog.results.commit import finished_shards, read_markers, standing_marker
 from catalog.results.output import RunOutput
 from catalog.results.part import Shard, read_part
 from catalog.results.row import RowStatus
-from catalog.run.options import RunOptions, is_job_key, job_key, row_of_key
+from catalog.run.options import RunOptions
 from catalog.run.plan import read_plan, shards_of
+from catalog.run.row_jobs import NEW_JOBS, is_job_key, is_lost, job_key, row_of_key
 from storage.batches import SqlBatches
 from storage.errors import ObjectNotFound
 from storage.jobs import Job, JobStatus
@@ -25,7 +26,6 @@ from storage.jobs import Job, JobStatus
 _SHARDS_A_PAGE = 32
 _ROWS_AT_ONCE = 100
 """Whose jobs are looked up together."""
-_CANCELLED_TRIES = 10
 
 
 class ItemStatus(StrEnum):
@@ -34,7 +34,6 @@ class ItemStatus(StrEnum):
     IN_PROGRESS = "in_progress"
     OK = "ok"
     FAILED = "failed"
-    SKIPPED = "skipped"
     CANCELLED = "cancelled"
 
     @property
@@ -87,7 +86,8 @@ class BatchItems:
             shards = [shard for shard in shards if shard.id not in finished]
         items: list[Item] = []
         for shard in shards[:_SHARDS_A_PAGE]:
-            rows = self._finished if shard.id in finished else self._unfinished(manifest)
+            marker_key = finished.get(shard.id)
+            rows = self._finished(marker_key) if marker_key else self._unfinished(manifest)
             for item in rows(shard, status, after):
                 if status in (None, item.status):
                     items.append(item)
@@ -117,20 +117,25 @@ class BatchItems:
         items = found[:limit]
         return Page(items, items[-1].row if items else plan.rows - 1, len(found) > limit)
 
-    def _finished(self, shard: Shard, status: ItemStatus | None, after: int) -> Iterator[Item]:
-        (marker,) = read_markers(self._output, [shard.id])
-        if status is not None and not marker.tally.count(RowStatus(status.value)):
-            return
-        try:
-            data = self._output.objects.get(marker.part_key)
-        except ObjectNotFound:  # replaced a moment ago: its failed rows were tried again
-            (marker,) = read_markers(self._output, [shard.id])
-            data = self._output.objects.get(marker.part_key)
-        table = read_part(marker.part_key, data)
-        columns = [name for name in _COLUMNS if name in table.column_names]
-        first = max(0, after + 1 - shard.first_row)
-        for cells in table.select(columns).slice(first).to_pylist():
-            yield Item(**cells | {"status": ItemStatus(cells["status"])})
+    def _finished(
+        self, marker_key: str
+    ) -> Callable[[Shard, ItemStatus | None, int], Iterator[Item]]:
+        def rows(shard: Shard, status: ItemStatus | None, after: int) -> Iterator[Item]:
+            (marker,) = read_markers(self._output, [marker_key])
+            if status is not None and not marker.tally.count(RowStatus(status.value)):
+                return
+            try:
+                data = self._output.objects.get(marker.part_key)
+            except ObjectNotFound:  # replaced a moment ago: its failed rows were tried again
+                marker = standing_marker(self._output, shard.id) or marker
+                data = self._output.objects.get(marker.part_key)
+            table = read_part(marker.part_key, data)
+            columns = [name for name in _COLUMNS if name in table.column_names]
+            first = max(0, after + 1 - shard.first_row)
+            for cells in table.select(columns).slice(first).to_pylist():
+                yield Item(**cells | {"status": ItemStatus(cells["status"])})
+
+        return rows
 
     def _unfinished(
         self, manifest: PinnedManifest
@@ -150,26 +155,24 @@ class BatchItems:
         return rows
 
     def _jobs_of(self, rows: Sequence[int]) -> Mapping[int, Job]:
-        """The last job of each row that has one."""
+        """The last job of each row that has one: of its last try, the one that no other follows."""
         tries = 1 + (self._options.quality_retries if self._options.min_score else 0)
-        found: dict[int, Job] = {}
+        last: dict[tuple[int, int], Job] = {}  # row and try -> job
         asked = [(row, number) for row in rows for number in range(tries)]
-        for again in range(_CANCELLED_TRIES):
+        for again in range(NEW_JOBS):
             run_id = self._output.run_id
             keys = {job_key(run_id, row, number, again, 0): (row, number) for row, number in asked}
             jobs = self._batches.jobs_by_key(self._tenant, keys) if keys else {}
-            for key in keys:  # in the order of the tries
-                if key in jobs:
-                    found[row_of_key(key)] = jobs[key]
-            asked = [keys[key] for key, job in jobs.items() if job.status is JobStatus.CANCELLED]
-        return found
+            last |= {keys[key]: job for key, job in jobs.items()}
+            asked = [keys[key] for key in jobs]
+        return {row: last[row, number] for row, number in sorted(last)}
 
     def _item(self, row: Row | BadRow, jobs: Mapping[int, Job]) -> Item:
         if isinstance(row, BadRow):
             code = row.problem.code.value
             return Item(row.index, ItemStatus.FAILED, row.sku, None, code, str(row))
         job = jobs.get(row.index)
-        if job is None or job.status is JobStatus.CANCELLED:  # its driver will ask again
+        if job is None or is_lost(job.status, not job.expired):  # its driver will ask again
             return Item(row.index, ItemStatus.PENDING, row.sku)
         return Item(
             row.index, self._status_of(job), row.sku, job.id, job.error_code, job.error_message

@@ -8,7 +8,7 @@ the same jobs.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import ParamSpec, TypeVar
@@ -55,9 +55,9 @@ class Driver:
         marker by then are finished for good; the next driver goes on with the others."""
         output, options = self._rows.output, self._rows.options
         try:
+            await self._insist(sweep_parts, output, self._plan.fingerprint)
             before = await self._insist(summarise, output, self._plan)
             self._progress = Progress(Counts.of(self._plan.rows, before.tally))
-            await self._insist(sweep_parts, output)
             finished = await self._insist(finished_shards, output)
             again = {m.shard: m for m in before.faulty if m.submission != options.submission}
             await self._make(finished, again if options.retry_failed else {})
@@ -89,7 +89,7 @@ class Driver:
         except _ENDS:
             log.exception("the report does not say why the run stopped")
 
-    async def _make(self, finished: frozenset[int], again: Mapping[int, ShardMarker]) -> None:
+    async def _make(self, finished: Container[int], again: Mapping[int, ShardMarker]) -> None:
         """The way of a run. `again`: shards whose failed rows are to be tried once more."""
         try:
             async with asyncio.TaskGroup() as watch:
@@ -189,13 +189,14 @@ class Driver:
 
 
 def _on_top_of(made: ResultRow, result: ResultRow) -> ResultRow:
-    """With what the row's earlier rounds took of GPUs."""
+    """With what the row's earlier rounds took of GPUs, and where."""
     rounds = [row for row in (made, result) if row.gpu_seconds is not None]
     if not rounds:
         return result
     costs = [row.cost for row in rounds]
     return replace(
         result,
+        tier=result.tier or made.tier,
         gpu_seconds=sum(row.gpu_seconds or 0.0 for row in rounds),
         cost=None if None in costs else sum(cost or 0.0 for cost in costs),
     )

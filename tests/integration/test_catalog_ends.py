@@ -60,8 +60,8 @@ def test_a_store_that_is_away_while_a_driver_starts_is_waited_for(
 
 
 def rounds(shop: Shop) -> Sequence[int]:
-    shards = sorted(finished_shards(shop.output))
-    return [marker.round for marker in read_markers(shop.output, shards)]
+    markers = read_markers(shop.output, finished_shards(shop.output).values())
+    return [marker.round for marker in markers]
 
 
 def test_what_was_tried_again_under_one_asking_is_not_tried_by_its_next_driver(
@@ -98,6 +98,20 @@ def test_a_row_that_is_tried_again_tells_what_all_its_rounds_took(shop: Shop) ->
     progress = read_progress(shop.output)
     assert progress is not None
     assert (progress["done"], progress["failed"], progress["gpu_seconds"]) == (1, 1, 1.5)
+
+
+def test_a_row_that_comes_to_no_video_again_keeps_what_it_took_and_where(shop: Shop) -> None:
+    rows = shop.products(1)
+    shop.write(rows)
+    with Maker(shop.service):
+        shop.run(min_score=0.95, quality_retries=0)
+        (before,) = shop.table()
+        (shop.manifest.parent / rows[0]["image_uri"]).unlink()
+        summary = shop.run(min_score=0.95, quality_retries=0, retry_failed=True)
+    (after,) = shop.table()
+    assert (after["error_code"], after["gpu_seconds"]) == ("image_not_found", 1.5)
+    assert after["tier"] == before["tier"] is not None
+    assert summary.tally.tiers[after["tier"]].gpu_seconds == 1.5
 
 
 def test_what_failed_under_an_asking_is_not_tried_again_by_its_next_driver(shop: Shop) -> None:

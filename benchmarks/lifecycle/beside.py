@@ -92,6 +92,6 @@ def quota(store: SqlJobStore) -> dict[str, Any]:
 def spread_ms(seconds: Sequence[float]) -> dict[str, float]:
     if len(seconds) < 2:
         return {"longest": round(1000 * max(seconds, default=0.0), 2)}
-    cuts = statistics.quantiles(seconds, n=100)
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
     named = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "longest": max(seconds)}
     return {name: round(1000 * value, 2) for name, value in named.items()}

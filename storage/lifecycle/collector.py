@@ -159,10 +159,13 @@ class Collector:
     def _in_batches(self, kind: str, tally: Tally, step: Callable[..., int]) -> None:
         while True:
             with self._database.writing() as db:
+                begun = time.monotonic()
                 done = step(db, limit=_BATCH)
             tally.deleted[kind] += done
             if done < _BATCH:
                 return
+            # SQLite's lock has no line: who comes back for it at once takes it from those who wait.
+            time.sleep(time.monotonic() - begun)
 
     def _delete_rows(self, table: Table, tenant: str, tally: Tally) -> None:
         """Of a tenant that is gone. They are looked for while nobody is kept from writing."""

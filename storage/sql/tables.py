@@ -57,6 +57,7 @@ class _StageWord(TypeDecorator[Stage]):
 
 _WAITS = text("status = 'queued'")
 _OF_A_FAMILY = text("parent_id IS NOT NULL")
+_KEPT = text("result_id IS NOT NULL AND parent_id IS NULL")
 
 jobs = Table(
     "jobs",
@@ -109,6 +110,8 @@ jobs = Table(
     Index("jobs_results", "tenant", "result_id"),
     Index("jobs_photos", "tenant", "photo_sha256"),
     Index("jobs_ended", "status", "completed_at"),
+    # Those that still have a video: what has expired is not read again to find what is to expire.
+    Index("jobs_kept", "status", "completed_at", sqlite_where=_KEPT, postgresql_where=_KEPT),
     Index("jobs_created", "tenant", "created_at"),
     Index("jobs_unrecorded", "recorded", "status"),
     Index(
@@ -178,7 +181,7 @@ deliveries = Table(  # webhooks: written in the transaction that ends a job
     Column("due_at", Double),  # NULL: it is over
     Column("outcome", String(32)),
     Column("detail", Text),
-    Index("deliveries_due", "due_at"),
+    Index("deliveries_due", "due_at", "created_at"),  # when due; where over, how old
     Index("deliveries_job", "job_id"),
     sqlite_autoincrement=True,
 )
@@ -212,6 +215,7 @@ purges = Table(  # deleted jobs whose objects are not all gone yet
     Column("created_at", Double, nullable=False),
     Column("gone_at", Double),  # since when its objects are gone, less the time nobody asked
     Index("purges_results", "tenant", "result_id"),
+    Index("purges_listing", "tenant", "seq"),
     sqlite_autoincrement=True,
 )
 

@@ -88,7 +88,7 @@ OVERVIEW = Dashboard(
                     "Version",
                     "none",
                     [Query("count by (version) (ray_shopreel_build_info)", "{{version}}")],
-                    "Processes that report each version: two of them while a rollout is under way.",
+                    "Replicas that report each version: two versions while a rollout is under way.",
                     kind="stat",
                     width=4,
                 ),

@@ -80,9 +80,7 @@ def _figures(alert: Alert, fired: Fired | None, reason: str | None) -> dict[str,
         "for_s": alert.for_s,
         "windows_s": sorted({*alert.windows_s}),
         "divided_by": alert.divisor,
-        "as shipped, after a fault that hits everything, s": round(
-            alert.true_after_s + alert.for_s
-        ),
+        "true_after_s_as_shipped": round(alert.true_after_s, 1),
     }
     if fired is None:
         return shipped | {"not_injected": reason}

@@ -15,7 +15,7 @@ from sqlalchemy import select, text, update
 from benchmarks.alerts.scarce import LARGE_SIDE
 from benchmarks.alerts.shop import SLOTS, TENANT, TIER, Shop
 from benchmarks.alerts.small_root import small_node
-from benchmarks.alerts.watch import Watch
+from benchmarks.alerts.watch import NotFired, Watch
 from cluster.tiers import TierConfig
 from storage import keys
 from storage.sql.tables import jobs
@@ -82,20 +82,25 @@ def weights_gone(shop: Shop, watch: Watch) -> None:
     watch.begin(fault, *waiting)
     weights.rename(away)
     shop.kill(_DENOISER)
-    accepted_at = time.monotonic()
-    shop.batch(rows=3)
-    for _ in range(_LATE):
-        shop.accepted()
-    broken = [shop.accepted() for _ in range(_WITHOUT_PHOTO)]
-    for job_id in broken:
-        shop.objects.delete(shop.job(job_id).request.photo_key)
-    watch.await_all(*waiting, patience_s=120)
-    _damaged_row(shop, watch)
-    time.sleep(max(0.0, accepted_at + _LATE_S - time.monotonic()))
+    try:
+        shop.batch(rows=3)
+        waiting_for_long = [shop.accepted() for _ in range(_LATE)]
+        accepted_at = time.monotonic()
+        without = [shop.accepted() for _ in range(_WITHOUT_PHOTO)]
+        for job_id in without:
+            shop.objects.delete(shop.job(job_id).request.photo_key)
+        watch.await_all(*waiting, patience_s=120)
+        _damaged_row(shop, watch)
+        time.sleep(max(0.0, accepted_at + _LATE_S - time.monotonic()))
+    except NotFired:
+        away.rename(weights)
+        raise
     late = [f"Latency{pace}" for pace in _PACES]
     failing = [f"JobSuccess{pace}" for pace in _PACES]
-    watch.begin(f"{_LATE} jobs have waited for {_LATE_S:.0f} s; the weights put back", *late)
-    watch.begin(f"the photos of {_WITHOUT_PHOTO} more deleted from the bucket", *failing)
+    watch.begin(
+        f"{len(waiting_for_long)} jobs have waited for {_LATE_S:.0f} s; the weights put back", *late
+    )
+    watch.begin(f"the photos of {len(without)} more deleted from the bucket", *failing)
     away.rename(weights)
     watch.await_all(*late, *failing, patience_s=240)
 

@@ -82,7 +82,8 @@ class Shop:
         ) as http:
             photo = ("photo.jpg", _photo(next(self._numbers)))
             kept = http.post("/files", data={"purpose": "vision"}, files={"file": photo}).json()
-            body = {"prompt": "a mug turns", "input_reference": {"file_id": kept["id"]}, **SMALL}
+            photo_id = {"file_id": kept["id"]}
+            body = {"prompt": "a mug turns", "input_reference": photo_id, "preset": "preview"}
             lines = [
                 json.dumps(
                     {

@@ -46,11 +46,14 @@ def small_node(ray_address: str) -> Iterator[SmallNode]:
     """Joins the cluster without a CPU to give. Raises NoSmallRoot."""
     ray = str(Path(sys.executable).with_name("ray"))
     start = [ray, "start", f"--address={ray_address}", "--num-cpus=0", "--block"]
+    start += ["--node-ip-address=127.0.0.1"]
     start += ["--object-store-memory=80000000"]
     with TemporaryDirectory(prefix="root-") as temp, TemporaryFile() as log:
         script = _SCRIPT.format(size=_SIZE_BYTES, at=temp)
         command = ["unshare", "--mount", "bash", "-c", script, "bash", *start]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        # A one-machine cluster lets no second node in otherwise; it is on loopback all the same.
+        environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         node = psutil.Process(process.pid)
         try:
             process.wait(_JOINS_S)

@@ -30,6 +30,8 @@ PARTS = (
     "catalog_plan",
     "catalog_share",
     "catalog_busy",
+    "observability",
+    "alerts",
 )
 
 

@@ -120,7 +120,7 @@ JOB_EVENTS = Counter(
     "What went otherwise than planned on a job's way: rungs of the memory ladder, preemptions,"
     " resumptions.",
     kind=(
-        *("chunked_unet", "solo_rows", "safe_precision", "decode_chunk"),
+        *("chunked_unet", "fewer_rows", "solo_rows", "safe_precision", "decode_chunk"),
         *("other_tier", "smaller_size", "fewer_frames"),
         *("preempted", "resumed", "checkpoint_refused", "worker_lost", "store_unavailable"),
         *("result_purged", "encode_failed", "server_busy", "internal"),

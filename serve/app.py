@@ -9,7 +9,6 @@ HTTP ─ VideoAPI ─ Dispatcher         ├─ Denoiser-<tier> ─ Decoder ─ 
 import asyncio
 import logging
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import ray
@@ -126,7 +125,6 @@ class VideoAPI:
         dispatcher: DeploymentHandle,
         _housekeeper: DeploymentHandle,  # bound here so that Serve deploys it; nobody calls it
     ):
-        metrics.BUILD.keep(1, tags={"version": version("shopreel")})
         metrics.MODEL.keep(1, tags={"model": model.name, "revision": model.revision})
         self._dispatcher = dispatcher
         self._photos = PhotoPool(config.limits.photo_pool, config.limits.photo)

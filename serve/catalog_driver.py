@@ -23,6 +23,7 @@ from catalog.run.errors import RunError
 from catalog.run.options import RunOptions
 from catalog.run.submission import AWAY, STOPPED
 from cluster.local import APP_NAME
+from monitoring.logs import log_to_stderr
 from serve.config import AppConfig, parse
 from storage.errors import StorageError, StoreUnavailable
 from storage.sql.database import Database
@@ -143,5 +144,5 @@ def _revoke(tenants: SqlTenants, tenant: str, label: str) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    log_to_stderr()
     main(*sys.argv[1:])

@@ -1,5 +1,6 @@
 """A real Prometheus scrapes a cluster at work: dashboards and alerts find what they ask for."""
 
+import importlib.metadata
 import json
 import math
 import re
@@ -14,6 +15,8 @@ from openai import OpenAI
 from monitoring.dashboards import DASHBOARDS
 from monitoring.grafana.rules import alert_rules
 from serve.client import ServiceError
+from serve.commands import LOCAL_CONFIG
+from serve.config import load
 from tests.integration.live import LiveCluster
 from tests.integration.prometheus import Prometheus, prometheus
 from tests.integration.test_batch_cluster import request_line
@@ -128,6 +131,18 @@ def test_the_node_is_up_and_every_target_bears_the_name_that_alerts_look_for(
     agent, *_of_the_head = group["targets"]  # whose ports are the same for all clusters here
     assert scraped.value(f'up{{job="shopreel", instance="{agent}"}}') == 1
     assert {series["metric"]["job"] for series in scraped.query("up")} == {"shopreel"}
+
+
+def test_every_replica_tells_its_release(scraped: Prometheus) -> None:
+    """One at the least of each deployment."""
+    deployments = load(LOCAL_CONFIG).app.deployments
+    count = "count(count by (WorkerId) (ray_shopreel_build_info))"
+    deadline = time.monotonic() + 60
+    while scraped.value(count) < len(deployments):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    (version,) = scraped.query("count by (version) (ray_shopreel_build_info)")
+    assert version["metric"]["version"] == importlib.metadata.version("shopreel")
 
 
 def test_every_rule_is_evaluated_and_no_promise_is_broken(scraped: Prometheus) -> None:

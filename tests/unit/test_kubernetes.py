@@ -2,6 +2,7 @@
 configuration, and closed."""
 
 import gzip
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import kubernetes_validate
 import pytest
 import ray
 import yaml
+from ray.dashboard.modules.reporter import reporter_agent
 
 from cluster.kuberay import RayService
 from serve.config import LoadedConfig, load
@@ -244,6 +246,8 @@ def test_ports_are_where_serve_kuberay_and_prometheus_look(loaded: LoadedConfig)
     endpoints = of_kind("PodMonitor")[0]["spec"]["podMetricsEndpoints"]
     assert {endpoint["port"] for endpoint in endpoints} <= set(head.ports)
     assert all("metrics" in pod.ports for pod in workers)
+    for endpoint in endpoints:  # as monitoring/prometheus.yaml has it, for alerts look for it
+        assert {"targetLabel": "job", "replacement": "shopreel"} in endpoint["relabelings"]
     (rule,) = of_kind("Ingress")[0]["spec"]["rules"]
     (path,) = rule["http"]["paths"]
     service = {"name": f"{rayservice()['metadata']['name']}-serve-svc", "port": {"number": port}}
@@ -283,6 +287,14 @@ def test_the_heads_state_is_on_a_volume_of_its_own() -> None:
     assert "claimName" not in options["storage"]  # KubeRay makes one for each RayCluster
     names = {variable["name"] for variable in ray_pods()[0].container["env"]}
     assert not {"RAY_gcs_storage", "RAY_gcs_storage_path"} & names  # KubeRay's, or it refuses
+
+
+def test_ray_tells_of_every_pod_how_full_its_disk_is() -> None:
+    """In a pod it makes the figures up unless this variable, which its source names, is set."""
+    variable = "RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE"
+    assert variable in inspect.getsource(reporter_agent)
+    for pod in ray_pods():
+        assert {"name": variable, "value": "1"} in pod.container["env"]
 
 
 def test_disruption_budgets_hold_pods_and_let_some_go() -> None:

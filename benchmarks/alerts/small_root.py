@@ -1,0 +1,73 @@
+"""A node of the cluster whose whole disk is small, so that it can be filled: Ray's daemons on a
+file system of their own, laid over this machine's (overlayfs on a tmpfs, in a mount namespace)."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+
+import psutil
+
+_SIZE_BYTES = 1 << 30
+_JOINS_S, _ENDS_S = 10.0, 10.0
+_SCRIPT = """
+set -e
+mount -t tmpfs -o size={size} tmpfs {at}
+mkdir {at}/upper {at}/work {at}/root
+mount -t overlay overlay -o lowerdir=/,upperdir={at}/upper,workdir={at}/work {at}/root
+for part in proc dev sys; do mount --rbind /$part {at}/root/$part; done
+exec chroot {at}/root "$@"
+"""
+
+
+class NoSmallRoot(Exception):
+    """This machine does not let us: not root, or no overlayfs."""
+
+
+class SmallNode:
+    def __init__(self, process: "subprocess.Popen[bytes]"):
+        self._process = process
+
+    def fill(self, leave: float) -> None:
+        """Until this share of the disk is free."""
+        inside = Path(f"/proc/{self._process.pid}/root")
+        state = os.statvfs(inside)
+        free_bytes = state.f_bavail * state.f_frsize
+        wanted = int(state.f_blocks * state.f_frsize * leave)
+        with (inside / "ballast").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free_bytes - wanted)
+
+
+@contextmanager
+def small_node(ray_address: str) -> Iterator[SmallNode]:
+    """Joins the cluster without a CPU to give. Raises NoSmallRoot."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    start = [ray, "start", f"--address={ray_address}", "--num-cpus=0", "--block"]
+    start += ["--node-ip-address=127.0.0.1"]
+    start += ["--object-store-memory=80000000"]
+    with TemporaryDirectory(prefix="root-") as temp, TemporaryFile() as log:
+        script = _SCRIPT.format(size=_SIZE_BYTES, at=temp)
+        command = ["unshare", "--mount", "bash", "-c", script, "bash", *start]
+        # A one-machine cluster lets no second node in otherwise; it is on loopback all the same.
+        environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        node = psutil.Process(process.pid)
+        try:
+            process.wait(_JOINS_S)
+        except subprocess.TimeoutExpired:
+            pass  # as it should be: it blocks
+        else:
+            log.seek(0)
+            raise NoSmallRoot(" ".join(log.read().decode().split())[-300:])
+        try:
+            yield SmallNode(process)
+        finally:
+            family = [node, *node.children(recursive=True)]
+            process.terminate()
+            _, alive = psutil.wait_procs(family, timeout=_ENDS_S)
+            for left in alive:
+                left.kill()
+            process.wait()

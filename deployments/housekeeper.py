@@ -81,7 +81,8 @@ class Housekeeper:
         self._auditor = Audit(self._database, self._objects)
         begin_counting_ends(tiers)
         rounds = [
-            (self._follow, config.follow_every_s),
+            (self._record, config.follow_every_s),
+            (self._purge, config.follow_every_s),  # by itself: after a sweep it may take minutes
             (self._tidy, config.tidy_every_s),
             (self._audit, config.audit_every_s),
             *(
@@ -117,10 +118,11 @@ class Housekeeper:
                 log.exception("the stores are not all tidied; the next round goes on with it")
             await asyncio.sleep(every_s)
 
-    def _follow(self) -> None:
-        """What the ends of jobs leave to be done."""
+    def _record(self) -> None:
         while record_ends(self._database, self._objects, _ENDS_AT_ONCE, count_end):
             pass
+
+    def _purge(self) -> None:
         self._collector.finish_purges()
 
     def _tidy(self) -> None:

@@ -8,6 +8,7 @@ and collecting twice finds nothing the second time.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from pydantic import Field
@@ -91,6 +92,8 @@ class Housekeeper:
                 for _ in range(chore.at_once)
             ),
         ]
+        # A sweep lasts minutes, a purge too: neither takes a thread from the webhooks.
+        self._threads = ThreadPoolExecutor(len(rounds), "housekeeping")
         self._loops = [
             asyncio.create_task(self._courier.run()),
             *(asyncio.create_task(self._repeat(*each)) for each in rounds),
@@ -108,12 +111,13 @@ class Housekeeper:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        self._threads.shutdown(wait=False)
         await self._courier.drain(max(0.0, self._config.drain_s - _LAST_WRITES_S))
 
     async def _repeat(self, work: Callable[[], None], every_s: float) -> None:
         while True:
             try:
-                await asyncio.to_thread(work)
+                await asyncio.get_running_loop().run_in_executor(self._threads, work)
             except StorageError:
                 log.exception("the stores are not all tidied; the next round goes on with it")
             await asyncio.sleep(every_s)

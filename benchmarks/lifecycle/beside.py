@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 from benchmarks.lifecycle.sample import TENANTS, request_of
+from storage.files import SqlFiles
 from storage.job_contract import NO_CAPS, Caps
 from storage.job_store import SqlJobStore
 from storage.sql import admission
@@ -18,6 +19,9 @@ CAPS = Caps(
     queued=100_000, tenant_queued=10_000, tenant_unfinished=10_000, tenant_creates_per_minute=6000
 )
 """The first is what `limits.max_queued_jobs` is unless it is set."""
+
+FILED = "shop-1"
+"""Has uploaded many files."""
 
 _PAUSE_S, _PAGE, _CREATES = 0.04, 21, 200
 _numbers = count(10**9)  # far from those of the table: their photos are others
@@ -75,7 +79,8 @@ def callers(store: SqlJobStore) -> Iterator[Seen]:
 
 
 def quota(store: SqlJobStore) -> dict[str, Any]:
-    """Creations with and without caps, in turns; and the query of the caps by itself."""
+    """Creations with and without caps, in turns; and the queries of the caps, and of the
+    stored bytes, by themselves."""
     seconds: dict[str, list[float]] = {"capped": [], "uncapped": [], "caps alone": []}
     for number in range(_CREATES):
         for name, caps in (("capped", CAPS), ("uncapped", NO_CAPS)):
@@ -86,6 +91,11 @@ def quota(store: SqlJobStore) -> dict[str, Any]:
             begun = time.perf_counter()
             admission.admit(db, f"shop-{number % TENANTS}", CAPS, time.time(), waiting=1)
             seconds["caps alone"].append(time.perf_counter() - begun)
+    uploads, seconds["stored bytes"] = SqlFiles(store.database), []
+    for _ in range(_CREATES):
+        begun = time.perf_counter()
+        uploads.require_room(FILED, size_bytes=1, max_stored_bytes=10**15)
+        seconds["stored bytes"].append(time.perf_counter() - begun)
     return {f"{name}_ms": spread_ms(of) for name, of in seconds.items()}
 
 

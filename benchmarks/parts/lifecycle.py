@@ -1,5 +1,5 @@
-"""The life of what is stored, at size: quotas, orphans, retention by class, the purge of a tenant, on
-a million jobs beside a full bucket; then a smaller table on Postgres.
+"""The life of what is stored, at size: quotas, orphans, retention by class, the purge of a tenant
+on a million jobs beside a full bucket; then a smaller table on Postgres.
 
 Every sweep is a process of its own, as the Housekeeper is one; beside it this process creates jobs
 and lists them as the API does. What has to go goes and nothing else: of every key that is asserted.
@@ -16,12 +16,12 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.lifecycle import sweeper
-from benchmarks.lifecycle.beside import CAPS, callers, quota
+from benchmarks.lifecycle.beside import CAPS, FILED, callers, quota
 from benchmarks.lifecycle.bucket import Contents, put_all
 from benchmarks.lifecycle.postgres import postgres_url
 from benchmarks.lifecycle.sample import SHARES, Fate, Layout, tenant_of
 from benchmarks.lifecycle.sweeper import Stores, Work, swept
-from benchmarks.lifecycle.table import count, fill
+from benchmarks.lifecycle.table import count, fill, fill_files
 from cluster.embedded_s3 import EmbeddedS3
 from storage.job_store import JobStoreConfig, SqlJobStore
 from storage.lifecycle.collector import Collector
@@ -83,6 +83,7 @@ class Bench:
         begun = time.perf_counter()
         fill(self.store.database, self.layout)
         seconds = time.perf_counter() - begun
+        fill_files(self.store.database, FILED, self.layout.rows // 10)
         self._say(f"{self.layout.rows:,} rows in {seconds:.0f} s")
         with callers(self.store) as seen:
             time.sleep(_ALONE_S)
@@ -93,7 +94,11 @@ class Bench:
             },
             "rows_filled_per_second": round(self.layout.rows / seconds),
             "callers alone": seen.figures(),
-            "quota": {"caps": asdict(CAPS), **quota(self.store)},
+            "quota": {
+                "caps": asdict(CAPS),
+                "files of a tenant": self.layout.rows // 10,
+                **quota(self.store),
+            },
         }
 
     def bucket(self) -> Figures:

@@ -163,6 +163,7 @@ files = Table(
     Column("created_at", Double, nullable=False),
     Index("files_listing", "tenant", "seq"),
     Index("files_content", "tenant", "sha256"),
+    Index("files_stored", "tenant", "size_bytes"),  # alone tells what a tenant has stored
     sqlite_autoincrement=True,
 )
 

@@ -48,7 +48,7 @@ def small_faults(shop: Shop, watch: Watch) -> None:
 
 
 def dispatcher_dies(shop: Shop, watch: Watch) -> None:
-    """And again, before it can take over."""
+    """Nobody renews the leases of what is in flight."""
     clips = [shop.accepted(num_inference_steps=200, size="128x128") for _ in range(SLOTS)]
     shop.until(lambda: sum(shop.job(clip).step > 0 for clip in clips) == SLOTS)
     fault = f"the Dispatcher killed (SIGKILL) with {SLOTS} clips in flight"

@@ -45,9 +45,8 @@ class SmallNode:
 def small_node(ray_address: str) -> Iterator[SmallNode]:
     """Joins the cluster without a CPU to give. Raises NoSmallRoot."""
     ray = str(Path(sys.executable).with_name("ray"))
-    start = [ray, "start", f"--address={ray_address}", "--num-cpus=0", "--block"]
-    start += ["--node-ip-address=127.0.0.1"]
-    start += ["--object-store-memory=80000000"]
+    start = [ray, "start", f"--address={ray_address}", "--node-ip-address=127.0.0.1"]
+    start += ["--num-cpus=0", "--object-store-memory=80000000", "--block"]
     with TemporaryDirectory(prefix="root-") as temp, TemporaryFile() as log:
         script = _SCRIPT.format(size=_SIZE_BYTES, at=temp)
         command = ["unshare", "--mount", "bash", "-c", script, "bash", *start]

@@ -338,9 +338,10 @@ def test_an_outage_pauses_the_queue_and_fails_nothing(tmp_path: Path) -> None:
         dispatcher = await rig.start()
         for number in range(4):
             rig.jobs.create(make_request(f"job{number}"))
-        await asyncio.sleep(0.5)
-        assert len(rig.denoisers[0].calls) <= 3  # then it waits, instead of burning through all
-        assert any("S3 is away" in line for line in await dispatcher.not_ready())
+        while not any("S3 is away" in line for line in await dispatcher.not_ready()):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        assert len(rig.denoisers[0].calls) <= 3  # it waits, instead of burning through all
         for number in range(4):
             await rig.until(f"job{number}", JobStatus.COMPLETED)
         assert await dispatcher.not_ready() == []

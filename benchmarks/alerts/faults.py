@@ -100,7 +100,9 @@ def weights_gone(shop: Shop, watch: Watch) -> None:
     watch.begin(
         f"{len(waiting_for_long)} jobs have waited for {_LATE_S:.0f} s; the weights put back", *late
     )
-    watch.begin(f"the photos of {len(without)} more deleted from the bucket", *failing)
+    watch.begin(
+        f"the weights put back; {len(without)} jobs whose photos were deleted meanwhile", *failing
+    )
     away.rename(weights)
     watch.await_all(*late, *failing, patience_s=240)
 

@@ -4,6 +4,7 @@ file system of their own, laid over this machine's (overlayfs on a tmpfs, in a m
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 import psutil
 
 _SIZE_BYTES = 1 << 30
-_JOINS_S, _ENDS_S = 10.0, 10.0
+_JOINS_S, _ENDS_S = 60.0, 10.0
 _SCRIPT = """
 set -e
 mount -t tmpfs -o size={size} tmpfs {at}
@@ -54,19 +55,31 @@ def small_node(ray_address: str) -> Iterator[SmallNode]:
         environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         node = psutil.Process(process.pid)
+        nodes = _alive()
         try:
-            process.wait(_JOINS_S)
-        except subprocess.TimeoutExpired:
-            pass  # as it should be: it blocks
-        else:
-            log.seek(0)
-            raise NoSmallRoot(" ".join(log.read().decode().split())[-300:])
-        try:
+            if not _has_joined(process, nodes):
+                log.seek(0)
+                raise NoSmallRoot(" ".join(log.read().decode().split())[-300:])
             yield SmallNode(process)
         finally:
-            family = [node, *node.children(recursive=True)]
+            family = [node, *node.children(recursive=True)] if node.is_running() else []
             process.terminate()
             _, alive = psutil.wait_procs(family, timeout=_ENDS_S)
             for left in alive:
                 left.kill()
             process.wait()
+
+
+def _has_joined(process: "subprocess.Popen[bytes]", nodes: int) -> bool:
+    deadline = time.monotonic() + _JOINS_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if _alive() > nodes:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _alive() -> int:
+    import ray  # late: it reads the environment that a cluster's start makes
+
+    return sum(node["Alive"] for node in ray.nodes())

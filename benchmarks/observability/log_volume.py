@@ -1,6 +1,7 @@
 """Lines and bytes that all processes of a cluster add to their log files."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _OURS = "replica_shopreel_"
+_ID = re.compile(r"video_\w+")
 _MOST_EVENTS, _EVENT_CHARS = 15, 40
 
 
@@ -59,7 +61,7 @@ def _level(line: bytes, volume: Volume) -> str:
     level = str(said.get("level") or said.get("levelname", "none")).upper()
     if str(said.get("logger", "ray")).startswith("ray"):
         return f"Serve's in our files, {level}"
-    volume.events[str(said["event"])[:_EVENT_CHARS]] += 1
+    volume.events[_ID.sub("…", str(said["event"]))[:_EVENT_CHARS]] += 1
     return f"ours, {level}"
 
 

@@ -13,6 +13,7 @@ import psutil
 from benchmarks.machine import spread
 from benchmarks.processes import name_of
 
+_PART = re.compile(r"_(bucket|sum|count)$")  # of a histogram
 _SCRAPES = 40
 _REST_S = 5.0
 _ACCEPT = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4"
@@ -53,7 +54,7 @@ def scraped(target: str) -> dict[str, Any]:
         "series": len(series),
         "series_of_ours": len(ours),
         "of_ours_buckets": sum("_bucket{" in line for line in ours),
-        "families_of_ours": len({re.split(r"[{ ]", line)[0] for line in ours}),
+        "families_of_ours": len({_PART.sub("", line.partition("{")[0]) for line in ours}),
     }
 
 

@@ -35,7 +35,7 @@ JOBS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 COUNTED, PAIRS, LOGGED = 5, 10, 10
-_IDLE_S, _FLUSHED_S = 30.0, 3.0
+_IDLE_S, _FLUSHED_S = 60.0, 3.0  # Ray's daemons write their statistics once a minute
 _EMISSIONS = 20_000
 
 

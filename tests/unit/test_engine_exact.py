@@ -36,6 +36,18 @@ sampling = st.builds(
     seed=st.integers(0, 3),
     sampler=st.sampled_from(Sampler),
     timestep_spacing=st.sampled_from(TimestepSpacing),
+    # A step at least, of whatever count is drawn above.
+    motion_strength=st.sampled_from([None, None, 1.0]),
+) | st.builds(
+    params,
+    num_frames=st.sampled_from([2, 3]),
+    num_inference_steps=st.integers(4, 8),
+    guidance_scale=st.sampled_from([1.0, 9.0]),
+    guidance_start=st.sampled_from([0.0, 0.7]),
+    seed=st.integers(0, 3),
+    sampler=st.sampled_from(Sampler),
+    timestep_spacing=st.sampled_from(TimestepSpacing),
+    motion_strength=st.sampled_from([0.25, 0.4, 0.8]),
 )
 
 

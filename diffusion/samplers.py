@@ -36,8 +36,6 @@ def make_scheduler(config: Mapping[str, Any], params: SamplingParams) -> Any:
         scheduler.num_inference_steps = steps
         if hasattr(scheduler, "sigmas"):
             scheduler.sigmas = torch.cat([scheduler.sigmas[:steps], scheduler.sigmas[-1:]])
-    if params.starts_from_frames and hasattr(scheduler, "set_begin_index"):  # DDIM counts nothing
-        scheduler.set_begin_index(params.first_step)
     return scheduler
 
 
@@ -57,6 +55,7 @@ def first_latents(
         return noise * scheduler.init_noise_sigma
     if start.shape != noise.shape:
         raise ValueError(f"latents of {tuple(start.shape)} to begin a clip of {tuple(noise.shape)}")
+    # No timestep occurs twice, so the solvers find their place by it, here and at the first step.
     timestep = scheduler.timesteps[params.first_step : params.first_step + 1]
     noisy: torch.Tensor = scheduler.add_noise(start, noise, timestep)
     return noisy

@@ -1,5 +1,7 @@
 """A camera move for tests: a window that slides over the photo. Real pixels, simple mathematics."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -10,9 +12,9 @@ from video.photo import Fit
 
 def pan(
     photo: NDArray[np.uint8], camera: CameraMove, num_frames: int, size: tuple[int, int], fit: Fit
-) -> NDArray[np.uint8]:
-    """As deployments.image_encoder.Render: [F, H, W, 3] of the photo [H', W', 3]. The window is
-    four fifths of it and goes from one side to the other; up and down it stays in the middle."""
+) -> Iterator[NDArray[np.uint8]]:
+    """A deployments.camera.Render. The window is four fifths of the photo and goes from one side to
+    the other; up and down it stays in the middle."""
     assert camera.move in (Move.PAN_LEFT, Move.PAN_RIGHT)
     assert fit is Fit.CROP
     height, width = photo.shape[:2]
@@ -21,8 +23,6 @@ def pan(
     if camera.move is Move.PAN_LEFT:
         shares = shares[::-1]
     picture = Image.fromarray(photo)
-    frames = []
     for left in shares * (width - window[0]):
         box = (left, top, left + window[0], top + window[1])
-        frames.append(np.asarray(picture.resize(size, Image.Resampling.BICUBIC, box)))
-    return np.stack(frames)
+        yield np.asarray(picture.resize(size, Image.Resampling.BICUBIC, box))

@@ -65,7 +65,8 @@ class Models:
     def start(self, num_frames: int, width: int, height: int) -> StartLatents:
         photo = np.random.default_rng(8).integers(0, 255, (40, 80, 3), dtype=np.uint8)
         frames = pan(photo, CameraMove(Move.PAN_RIGHT), num_frames, (width, height), Fit.CROP)
-        return encode_start(load_vae(self.folder, CPU, torch.float32), frames, chunk_frames=2)
+        vae = load_vae(self.folder, CPU, torch.float32)
+        return encode_start(vae, np.stack([*frames]), chunk_frames=2)
 
     def start_of(self, params: SamplingParams) -> StartLatents | None:
         if not params.starts_from_frames:

@@ -1,4 +1,4 @@
-"""Clips that begin at the frames of a camera move: how many steps, at which noise, and exactly so."""
+"""Clips that begin at the frames of a camera move: how many steps, from which noise, exactly."""
 
 import math
 from dataclasses import replace
@@ -222,10 +222,9 @@ def test_all_of_the_way_is_the_clip_without_a_camera_bit_for_bit(
     models: Models, sampler: Sampler, spacing: TimestepSpacing
 ) -> None:
     plain = params(num_inference_steps=5, sampler=sampler, timestep_spacing=spacing)
-    assert torch.equal(models.alone(replace(plain, motion_strength=1.0)), models.alone(plain))
-    assert not torch.allclose(
-        models.alone(replace(plain, motion_strength=0.8)), models.alone(plain)
-    )
+    alone = models.alone(plain)
+    assert torch.equal(models.alone(replace(plain, motion_strength=1.0)), alone)
+    assert not torch.allclose(models.alone(replace(plain, motion_strength=0.8)), alone)
 
 
 @pytest.mark.parametrize("sampler", Sampler)

@@ -123,7 +123,7 @@ class _Language(BaseModel):
         lead, fill = (self._run(words) for words in (self.lead, self.fill))
         said = verb
         if rule.to and self.inflected:
-            between = rf"[^{_CLAUSE_END[1:-1]}]*?" if rule.far else fill
+            between = rf"[^{_CLAUSE_END[1:-1]}]{{0,60}}?" if rule.far else fill
             said = f"{verb}{self._gap}{between}{self._any(rule.to)}"
         elif rule.to:
             said = f"{self._any(rule.to)}{fill}{verb}"
@@ -132,8 +132,8 @@ class _Language(BaseModel):
         return f"{begin}{lead}{said}{pace}){unless}"
 
     def _run(self, words: tuple[str, ...]) -> str:
-        """Any number of `words` and words of pace. Possessive: what it takes it keeps."""
-        return f"(?:{self._any((*words, *self.slow, *self.fast))}{self._gap})*+"
+        """Some `words` and words of pace. Possessive and bounded, so that no prompt takes long."""
+        return f"(?:{self._any((*words, *self.slow, *self.fast))}{self._gap}){{0,8}}+"
 
     def _any(self, words: Iterable[str]) -> str:
         longest_first = sorted(set(words), key=lambda word: (-len(word), word))

@@ -30,6 +30,7 @@ PARTS = (
     "catalog_plan",
     "catalog_share",
     "catalog_busy",
+    "quality",
 )
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 _SIDE = 128  # px, long side of the copy that is looked at
 _PLAIN_SPREAD = 6.0  # Lab units; a border spread wider than this is a scene, not a backdrop
 _JUST_VISIBLE = 3.0  # Lab units; what differs less from the backdrop is noise or shading
-_LEAST_SALIENT = 0.35  # of the most that anything in a scene stands out
 
 
 class Box(NamedTuple):
@@ -45,6 +44,7 @@ class Salience(NamedTuple):
 
 
 def weigh_subject(rgb: NDArray[np.uint8]) -> Salience:
+    """Of `rgb` [H, W, 3]."""
     height, width = rgb.shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = (max(16, round(width * scale)), max(16, round(height * scale)))
@@ -55,7 +55,7 @@ def weigh_subject(rgb: NDArray[np.uint8]) -> Salience:
         floor = max(_JUST_VISIBLE, 3 * spread)
         return Salience(_split(difference, floor), difference > floor, True)
     weights = _unlike_border(lab)
-    return Salience(weights, weights > _LEAST_SALIENT * weights.max(), False)
+    return Salience(weights, weights > 0, False)
 
 
 def _backdrop_difference(lab: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:

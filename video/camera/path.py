@@ -88,7 +88,7 @@ class CameraPath:
         corners = np.array([[x, y, 1.0] for x in edges[0] for y in edges[1]])
         seen = [view.to_stage(self.width, self.height) for view in self.views()]
         half_width, half_height = np.abs([corners @ view.T for view in seen]).max(axis=(0, 1))
-        return max(2 * half_width, self.width), max(2 * half_height, self.height)
+        return max(2 * float(half_width), self.width), max(2 * float(half_height), self.height)
 
     @property
     def kept(self) -> tuple[float, float]:

@@ -55,7 +55,10 @@ class Scene:
 
 
 def open_scene(
-    rgb: Pixels, path: CameraPath, fit: Fit = Fit.CROP, color: tuple[int, int, int] = (255, 255, 255)
+    rgb: Pixels,
+    path: CameraPath,
+    fit: Fit = Fit.CROP,
+    color: tuple[int, int, int] = (255, 255, 255),
 ) -> Scene:
     """`rgb` [H, W, 3] as `path` passes it. For an orbit, the product is cut out where one stands
     clear of its background."""

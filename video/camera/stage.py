@@ -39,39 +39,51 @@ class Stage:
         the stage.
         """
         rows, columns = self.pixels.shape[:2]
+        size = np.array([columns, rows])
+        scale = size / (self.width, self.height)
+        to_pixels = scale[:, None] * view.to_stage(width, height)
+        to_pixels[:, 2] += size / 2  # now edges lie at integers
         corners = np.array([[x, y, 1] for x in (-0.5, width - 0.5) for y in (-0.5, height - 0.5)])
-        density = np.array([columns / self.width, rows / self.height])
-        to_pixels = density[:, None] * view.to_stage(width, height)
-        to_pixels[:, 2] += np.array([columns, rows]) / 2  # edges at integers
         seen = corners @ to_pixels.T
-        if seen.min() < -_ROUNDING * columns or (seen.max(axis=0) > (1 + _ROUNDING) * np.array([columns, rows])).any():
-            raise ValueError("the view leaves the stage")
+        if (seen < -_ROUNDING * size).any() or (seen > (1 + _ROUNDING) * size).any():
+            raise ValueError(f"{view} leaves a stage of {self.width:g} x {self.height:g}")
         if view.angle:
-            to_pixels[:, 2] -= 0.5  # OpenCV has pixel centres at integers
-            flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
-            turned = cv2.warpAffine(
-                self.pixels, to_pixels, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
-            )
-            return np.asarray(turned)
+            return _turned(self.pixels, to_pixels, width, height)
         left, top = np.maximum(seen.min(axis=0), 0)
-        right, bottom = np.minimum(seen.max(axis=0), (columns, rows))
+        right, bottom = np.minimum(seen.max(axis=0), size)
         image = Image.fromarray(self.pixels)
-        return np.asarray(
-            image.resize((width, height), Image.Resampling.LANCZOS, (left, top, right, bottom))
+        box = (left, top, right, bottom)
+        return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box))
+
+
+def _turned(pixels: Pixels, to_pixels: NDArray[np.float64], width: int, height: int) -> Pixels:
+    to_pixels[:, 2] -= 0.5  # OpenCV has pixel centres at integers
+    return np.asarray(
+        cv2.warpAffine(
+            pixels,
+            to_pixels,
+            (width, height),
+            flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,  # for the filter's taps: the places lie inside
         )
+    )
 
 
 def make_stage(
-    rgb: Pixels, path: CameraPath, fit: Fit, color: tuple[int, int, int] = (255, 255, 255)
+    rgb: Pixels,
+    path: CameraPath,
+    fit: Fit,
+    color: tuple[int, int, int] = (255, 255, 255),
+    density: float | None = None,
 ) -> Stage:
-    """`rgb` [H, W, 3] laid out by `fit` for all that `path` sees."""
+    """`rgb` [H, W, 3] laid out by `fit` for all that `path` sees, by default as finely as the
+    frames need: `density` stage pixels for a frame pixel at scale 1."""
     width, height = path.extent
     if fit is Fit.STRETCH:  # as a frame would be
         grow = max(width / path.width, height / path.height)
         width, height = path.width * grow, path.height * grow
-    density = 1.0
-    if path.camera.move not in _AT_SCALE_1:
-        density = path.max_scale * _OVERSAMPLING
-        density = max(1.0, min(density, (_MAX_PX / (width * height)) ** 0.5))
+    if density is None:
+        fine = 1.0 if path.camera.move in _AT_SCALE_1 else path.max_scale * _OVERSAMPLING
+        density = max(1.0, min(fine, (_MAX_PX / (width * height)) ** 0.5))
     pixels = fit_photo(rgb, round(width * density), round(height * density), fit, color)
     return Stage(pixels, width, height)

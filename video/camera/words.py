@@ -35,12 +35,14 @@ def find_move(prompt: str) -> Heard | None:
     """
     phrases = list(_longest([p for language in LANGUAGES for p in language.phrases(prompt)]))
     words = tuple(dict.fromkeys(phrase.text for phrase in phrases))
-    for named in ({p.move for p in phrases}, {s for p in phrases for s in p.speeds}):
+    moves = {phrase.move for phrase in phrases}
+    speeds = {speed for phrase in phrases for speed in phrase.speeds}
+    for named in (moves, speeds):
         if len(named) > 1:
             raise CameraConflict(words, tuple(sorted(named)))
-    if not phrases:
+    if not moves:
         return None
-    return Heard(CameraMove(phrases[0].move, *{s for p in phrases for s in p.speeds}), words)
+    return Heard(CameraMove(moves.pop(), speeds.pop() if speeds else Speed.NORMAL), words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,14 @@ class CostModel:
         """Of one replica, for the UNet steps after the first `steps_done`."""
         return self._flops(sampling, steps_done) / (self.tflops(tier_name) * 1e12)
 
+    def encode_share(self, sampling: SamplingParams) -> float:
+        """Of the time that decoding the clip takes: what encoding the frames takes that it begins
+        at, on the same VAE. 0 for a clip that begins at noise."""
+        if not sampling.starts_from_frames:
+            return 0.0
+        size = sampling.width, sampling.height, sampling.num_frames
+        return self._architecture.encode_flops(*size) / self._architecture.decode_flops(*size)
+
     def tflops(self, tier_name: str) -> float:
         """What one replica of the tier sustains, as far as is known."""
         return self._measured_tflops.get(tier_name, self._tiers[tier_name].tflops)
@@ -151,7 +159,7 @@ class CostModel:
         self._measured_tflops[tier_name] = before + NEWEST_WEIGHT * (tflops - before)
 
     def _flops(self, sampling: SamplingParams, steps_done: int) -> float:
-        steps = range(steps_done, sampling.num_inference_steps)
+        steps = range(steps_done, sampling.unet_steps)
         rows = sum(1 + sampling.is_guided(step) for step in steps)
         return rows * self._architecture.unet_flops(
             sampling.width, sampling.height, sampling.num_frames

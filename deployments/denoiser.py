@@ -34,9 +34,10 @@ from storage.object_store import ObjectStoreConfig, S3ObjectStore
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from deployments.decoder import EncodedStart
     from diffusion.engine import Engine
     from diffusion.events import Event
-    from diffusion.state import ImageCondition, TextCondition
+    from diffusion.state import ImageCondition, StartLatents, TextCondition
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class DenoiseOrder:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """Progress of one clip: `step` of its num_inference_steps are done."""
+    """Progress of one clip: `step` of its unet_steps are done."""
 
     step: int
 
@@ -122,13 +123,15 @@ class Denoiser:
         order: DenoiseOrder,
         text: Timed["TextCondition"],
         image: Timed["ImageCondition"],
+        start: "EncodedStart | None" = None,
     ) -> AsyncIterator[StepDone | JobEvent | Denoised]:
         """Yield a StepDone per step, a few a second at most, what went otherwise than planned, and
         the Denoised at the end.
 
-        Begins where an earlier attempt's checkpoint stands. Cancelling the stream stops the clip
-        after the step in flight and leaves a checkpoint. Raises OutOfMemory, NonFiniteLatents,
-        DeadlineExceeded, EngineBroken, Preempted, and StaleAttempt when a newer attempt is known.
+        Begins where an earlier attempt's checkpoint stands, else at `start`, else at noise.
+        Cancelling the stream stops the clip after the step in flight and leaves a checkpoint.
+        Raises OutOfMemory, NonFiniteLatents, DeadlineExceeded, EngineBroken, Preempted, and
+        StaleAttempt when a newer attempt is known.
         """
         from diffusion.events import Degraded, Failed, Finished, Stepped
 
@@ -140,7 +143,7 @@ class Denoiser:
         self._clips[attempt] = events
         with StageRecord("denoising", order.call) as record:
             try:
-                resumed_at = await self._join(order, text.value, image.value)
+                resumed_at = await self._join(order, text.value, image.value, start and start.value)
                 if resumed_at:
                     yield JobEvent(time.time(), "resumed", f"after step {resumed_at}")
                 yield StepDone(resumed_at)
@@ -182,6 +185,7 @@ class Denoiser:
             {
                 "text_encoding": text.seconds,
                 "image_encoding": image.seconds,
+                **(start.timings if start else {}),
                 "denoising": event.seconds,
             },
             text.value.prompt.dropped,
@@ -266,7 +270,11 @@ class Denoiser:
         self._go_on_with(go_down(self._engine.broken, self._shelf.flush_all))
 
     async def _join(
-        self, order: DenoiseOrder, text: "TextCondition", image: "ImageCondition"
+        self,
+        order: DenoiseOrder,
+        text: "TextCondition",
+        image: "ImageCondition",
+        start: "StartLatents | None",
     ) -> int:
         """Let the engine take the clip up. Returns the steps that were done before."""
         from diffusion.events import Degraded
@@ -283,6 +291,7 @@ class Denoiser:
                 sampling,
                 text,
                 image,
+                start,
                 priority=order.priority,
                 deadline_s=deadline_s,
                 checkpoint=checkpoint,

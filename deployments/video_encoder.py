@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from cluster.stage import StageConfig
+from deployments.camera import Render
 from deployments.decoder import Decoded
 from deployments.handover import take
 from deployments.health import Work
@@ -69,6 +70,7 @@ class VideoEncoder:
         config: VideoEncoderConfig,
         store: ObjectStoreConfig,
         limits: PhotoLimits,
+        render: Render | None = None,
     ):
         import cv2
 
@@ -76,7 +78,9 @@ class VideoEncoder:
         self._config = config
         self._codec = choose_codec(config.mp4)
         self._store = S3ObjectStore(store, count_store_call)
-        self._meter = QualityMeter(self._store, limits, config.lpips_weights, config.threads)
+        self._meter = QualityMeter(
+            self._store, limits, render, config.lpips_weights, config.threads
+        )
         self._lock = asyncio.Lock()
         self._work = Work(config.stall_s)
         metrics.begin(metrics.RESULTS_ADOPTED)
@@ -212,7 +216,12 @@ class VideoEncoder:
 
     def _recipe(self, request: JobRequest, sampling: SamplingParams) -> dict[str, Any]:
         """What is needed to make the same video again, on the same kind of machine."""
-        return {
+        camera = request.camera_motion and {
+            "camera_motion": asdict(request.camera_motion),
+            "unet_steps": sampling.unet_steps,  # that were run, of sampling.num_inference_steps
+            "starts_from_frames": sampling.starts_from_frames,
+        }
+        return (camera or {}) | {
             "photo_sha256": request.photo_sha256,
             "model": request.model,
             "model_revision": request.model_revision,

@@ -139,7 +139,8 @@ STAGE_SECONDS = Histogram(
     "Work of one stage on one clip, without waiting.",
     _STAGE_SECONDS,
     stage=(
-        *("text_encoding", "image_encoding", "denoising", "decoding"),
+        *("text_encoding", "rendering", "image_encoding", "frames_encoding"),
+        *("denoising", "decoding"),
         *("quality", "interpolation", "video_encoding", "storing"),
     ),
 )

@@ -2,7 +2,8 @@
 
                     ┌─ TextEncoder ──┐
 HTTP ─ VideoAPI ─ Dispatcher         ├─ Denoiser-<tier> ─ Decoder ─ VideoEncoder ─ S3
-          │         └─ ImageEncoder ─┘
+          │         └─ ImageEncoder ─┤
+          │              └─ Decoder ─┘ (frames of a camera move)
        job table ─ Housekeeper ─ webhooks, retention, batches
 """
 
@@ -27,6 +28,7 @@ from cluster.cost import CostModel
 from cluster.exposure import require_closed
 from cluster.ladder import Floor
 from cluster.stage import StageConfig
+from deployments.camera import Render
 from deployments.decoder import Decoder
 from deployments.denoiser import Denoiser
 from deployments.dispatcher import Dispatcher
@@ -51,8 +53,9 @@ from video.photo_pool import PhotoPool
 log = logging.getLogger(__name__)
 
 
-def build_app(args: Mapping[str, Any]) -> Application:
-    """The builder that a Serve config file names; `args` are its application's args."""
+def build_app(args: Mapping[str, Any], render: Render | None = None) -> Application:
+    """The builder that a Serve config file names; `args` are its application's args. Without
+    `render` the API refuses `camera_motion`."""
     config = parse(args, "args of the Serve config file")
     if config.object_store is None or config.job_store is None:
         raise ConfigError("object_store and job_store may be left out for `shopreel up` only")
@@ -65,7 +68,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
     objects.check()  # one visible result stands on conditional PUT
     folder = ModelFolder.open(model)
     digests = folder.digests()
-    card = ModelCard.of(model, folder, digests)
+    card = ModelCard.of(model, folder, digests, camera_moves=render is not None)
     measured = load_calibrations(objects, config.tiers)
     cost = CostModel(Architecture.of(folder), config.tiers, model, measured)
     standard = config.presets["standard"]
@@ -77,7 +80,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
 
     text_encoder = stage(TextEncoder, stages.text_encoder).bind(stages.text_encoder, model, digests)
     image_encoder = stage(ImageEncoder, stages.image_encoder).bind(
-        stages.image_encoder, model, digests, store, config.limits.photo
+        stages.image_encoder, model, digests, store, config.limits.photo, render
     )
     denoisers = [
         stage(Denoiser, tier, tier.deployment_name).bind(tier, model, digests, store)
@@ -85,7 +88,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
     ]
     decoder = stage(Decoder, stages.decoder).bind(stages.decoder, model, digests, store)
     video_encoder = stage(VideoEncoder, stages.video_encoder).bind(
-        stages.video_encoder, store, config.limits.photo
+        stages.video_encoder, store, config.limits.photo, render
     )
     dispatcher = serve.deployment(**stages.dispatcher.options())(
         observed(Dispatcher, config.observability)

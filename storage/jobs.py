@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from diffusion.params import Priority, Sampler, SamplingParams, TimestepSpacing
 from storage.errors import IllegalTransition, ResultDamaged
+from video.camera.move import CameraMove, Ease, Move, Speed
 from video.quality import Quality
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ class JobRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     candidates: int = 1  # clips to make, each of a seed of its own
     select: Select = "best"
+    camera_motion: CameraMove | None = None  # whose frames the clip begins at; None: no move
     webhook: str | None = None  # https URL that hears of the end
     warnings: tuple[str, ...] = ()  # about photo and prompt, for the caller; no part of the result
     request_id: str | None = None  # X-Request-Id of the HTTP request that created it
@@ -198,6 +200,8 @@ class JobRequest:
             "model": self.model_revision,
             "pipeline": PIPELINE_VERSION,
         }
+        if self.camera_motion is not None:
+            identity["camera_motion"] = asdict(self.camera_motion)
         if self.may_downgrade:  # the clip may be another one
             identity["may_downgrade"] = True
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -237,6 +241,10 @@ class JobRequest:
             timestep_spacing=TimestepSpacing(sampling.timestep_spacing),
         )
         given["output"] = OutputParams(**_known(OutputParams, given["output"]))
+        if camera := given.get("camera_motion"):
+            given["camera_motion"] = CameraMove(
+                Move(camera["move"]), Speed(camera["speed"]), Ease(camera["ease"])
+            )
         given["priority"] = Priority(given.get("priority", Priority.INTERACTIVE))
         given["warnings"] = tuple(given.get("warnings", ()))
         return cls(**_known(cls, given))
@@ -257,7 +265,7 @@ class Job:
     started_at: float | None = None
     completed_at: float | None = None
     stage: Stage | None = None
-    step: int = 0  # denoising steps done
+    step: int = 0  # denoising steps done, of sampling.unet_steps
     tier: str | None = None  # of the attempt in progress, or of the one that ended the job
     attempt: int = 0  # tries begun
     epoch: int = 0  # of the Dispatcher that holds or held the lease

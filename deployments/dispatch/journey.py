@@ -1,7 +1,7 @@
 """The way of one video through the stages."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,15 +55,13 @@ class Journey:
 
     async def run(self, denoiser: DeploymentHandle) -> VideoFile:
         """The way of one video."""
-        sampling, request = self._sampling, self._job.request
+        sampling = self._sampling
         self._report(Stage.ENCODING, 0)
         text = self._stages.text_encoder.encode.remote(
             sampling.prompt, sampling.negative_prompt, self._call
         )
-        image = self._stages.image_encoder.encode.remote(
-            request.photo_key, sampling.width, sampling.height, request.output.fit, self._call
-        )
-        denoised = await self._denoise(denoiser, text, image)
+        rendered, *images = self._frames() if sampling.starts_from_frames else self._photo()
+        denoised = await self._denoise(denoiser, rendered, text, *images)
         self._denoised(denoised)
 
         for tries_left in reversed(range(_STAGE_TRIES)):
@@ -75,8 +73,34 @@ class Journey:
                     raise
         raise AssertionError("unreachable")
 
-    async def _denoise(self, denoiser: DeploymentHandle, text: Any, image: Any) -> Denoised:
-        """`text` and `image` are responses, not values: they go to the Denoiser without us."""
+    def _photo(self) -> Sequence[Any]:
+        """No frames, and the response of the photo's encoding."""
+        request, sampling = self._job.request, self._sampling
+        encode = self._stages.image_encoder.encode.remote
+        size = sampling.width, sampling.height
+        return None, encode(request.photo_key, *size, request.output.fit, self._call)
+
+    def _frames(self) -> Sequence[Any]:
+        """The responses of the camera move's frames, of the first one's encoding, and of all
+        theirs."""
+        request, sampling = self._job.request, self._sampling
+        rendered = self._stages.image_encoder.render.remote(
+            request.photo_key,
+            request.camera_motion,
+            sampling.num_frames,
+            sampling.width,
+            sampling.height,
+            request.output.fit,
+            self._call,
+        )
+        first = self._stages.image_encoder.encode_first.remote(rendered, self._call)
+        return rendered, first, self._stages.decoder.encode.remote(rendered, self._call)
+
+    async def _denoise(
+        self, denoiser: DeploymentHandle, rendered: Any, *conditions: Any
+    ) -> Denoised:
+        """The conditions are responses, not values: they go to the Denoiser without us. `rendered`
+        is one that they come from, if there is any."""
         job = self._job
         order = DenoiseOrder(
             job.current_attempt,
@@ -85,7 +109,7 @@ class Journey:
             job.request.deadline_at,
             self._call,
         )
-        events = denoiser.denoise.remote(order, text, image)
+        events = denoiser.denoise.remote(order, *conditions)
         now = asyncio.get_running_loop().time
         silence = asyncio.timeout(None)
         try:
@@ -97,7 +121,7 @@ class Journey:
                     if isinstance(event, Denoised):
                         result = event
         except BaseException:
-            for response in (events, text, image):
+            for response in filter(None, (events, *conditions, rendered)):
                 response.cancel()
             if silence.expired():
                 raise ReplicaSilent(f"no UNet step reported for {self._silence_s:g} s") from None
@@ -111,7 +135,7 @@ class Journey:
             self._note(event)
 
     async def _decode(self, denoised: Denoised) -> Decoded:
-        self._report(Stage.DECODING, self._sampling.num_inference_steps)
+        self._report(Stage.DECODING, self._sampling.unet_steps)
         decode = self._stages.decoder.decode.remote
         decoded: Decoded = await _finished(lambda: decode(denoised, self._call))
         for event in decoded.events:
@@ -120,7 +144,7 @@ class Journey:
 
     async def _publish(self, decoded: Decoded, provenance: Provenance) -> VideoFile:
         """Encode and store; a store that is away must not cost the denoising that was paid for."""
-        steps = self._sampling.num_inference_steps
+        steps = self._sampling.unet_steps
 
         def call() -> Any:
             return self._stages.video_encoder.encode.remote(

@@ -5,11 +5,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
+from catalog.presets import MOTION_STRENGTH
 from catalog.prompts import composed
 from diffusion.model_folder import ModelCard
 from serve.config import AppConfig
 from serve.schemas import CategoryCard, Limits, Model, ModelList, PresetCard, PresetList
 from storage.tenants import Tenant
+from video.camera.move import Move
 from video.photo import Fit
 
 
@@ -29,6 +31,8 @@ def discovery_routes(
             max_photo_pixels=config.limits.photo.max_pixels,
             min_photo_side_px=config.limits.photo.min_side_px,
             fits=list(Fit),
+            camera_motions=list(Move) if model.camera_moves else [],
+            default_motion_strength=MOTION_STRENGTH,
         ),
     )
     presets = [

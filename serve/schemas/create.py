@@ -15,6 +15,7 @@ from pydantic import (
 from pydantic.json_schema import models_json_schema
 
 from diffusion.params import Priority
+from serve.schemas.camera import FormCameraMotion, GivenCameraMotion
 from serve.schemas.prompts import PromptFields, without_nul
 from storage.jobs import SEEDS, Select
 from video.photo import Fit
@@ -70,6 +71,18 @@ class CreateVideo(PromptFields):
     )
     motion_fps: int | None = Field(None, ge=1, le=60, description="the model's motion condition")
     num_inference_steps: int | None = Field(None, ge=1, le=200)
+    camera_motion: GivenCameraMotion | None = Field(
+        None,
+        description="the clip begins at the frames of this move over the photo, and the model goes"
+        " on from there; a name alone is that move at normal speed",
+    )
+    motion_strength: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="of a camera_motion: how much is the model's to change, and the share of"
+        " num_inference_steps that is run; 1 is the clip without a camera_motion",
+    )
     guidance_scale: float | None = Field(None, ge=1, le=20)
     negative_prompt: str | None = None
     seed: int | None = Field(None, ge=0, lt=SEEDS)
@@ -123,6 +136,9 @@ class CreateVideoJson(CreateVideo):
 class CreateVideoForm(CreateVideo):
     input_reference: Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
     metadata: Json[Metadata] = Field(default_factory=dict)  # as JSON text
+    camera_motion: FormCameraMotion | None = Field(
+        None, description="the name of a move, or move, speed and ease as JSON text"
+    )
 
 
 def create_body_schema() -> tuple[dict[str, Any], dict[str, Any]]:

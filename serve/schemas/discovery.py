@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from catalog.presets import Preset
 from catalog.prompts import PromptTemplate
+from video.camera.move import Move
 from video.photo import Fit
 
 
@@ -22,6 +23,8 @@ class Limits(BaseModel):
     max_photo_pixels: int
     min_photo_side_px: int
     fits: list[Fit]
+    camera_motions: list[Move] = Field(description="moves to begin with; none: it renders none")
+    default_motion_strength: float = Field(description="of a camera_motion; 0 < it <= 1")
 
 
 class Model(BaseModel):

@@ -9,7 +9,7 @@ from typing import TypeVar
 import uuid_utils
 
 from catalog.categories import Category
-from catalog.presets import DEFAULT_PRESET, NEGATIVE_PROMPT, Preset
+from catalog.presets import DEFAULT_PRESET, MOTION_STRENGTH, NEGATIVE_PROMPT, Preset
 from catalog.prompts import GENERAL, Prompt, composed, written
 from diffusion.model_folder import ModelCard
 from diffusion.params import SamplingParams
@@ -18,9 +18,12 @@ from serve.errors import REQUEST, ApiError
 from serve.schemas import CreateVideo, PromptFields
 from storage import keys
 from storage.jobs import JobRequest, OutputParams
+from video.camera.move import CameraMove
 from video.photo import PhotoFacts, target_size
 
 T = TypeVar("T")
+
+_NO_MOVE = "at motion_strength 1 the model begins at noise alone: camera_motion moves nothing"
 
 SMOOTH_FPS = 24
 """Interpolation fills up to here: below 24 frames/s most shop platforms refuse a video."""
@@ -29,7 +32,8 @@ SMOOTH_FPS = 24
 def resolve(
     create: CreateVideo, photo: PhotoFacts, tenant: str, model: ModelCard, config: AppConfig
 ) -> JobRequest:
-    """Fill in every default, the seed included. Raises ApiError and UnsupportedSize."""
+    """Fill in every default, the seed included. Raises ApiError, UnsupportedSize and
+    UnusableStrength."""
     if create.model not in (None, model.name):
         raise _refused("model", f"no model {create.model!r} here; this server has {model.name!r}")
     prompt = prompt_for(create, config)
@@ -37,6 +41,7 @@ def resolve(
     preset_name, preset = _preset(create, config)
     width, height = _size(create, photo, preset, model, config)
     num_frames, fps = _timing(create, preset)
+    camera, strength = _camera(create, model)
     inbetweens = max(0, math.ceil(SMOOTH_FPS / fps) - 1) if create.enable_frame_interpolation else 0
     return JobRequest(
         id=f"video_{uuid_utils.uuid7().hex}",
@@ -59,8 +64,10 @@ def resolve(
             timestep_spacing=preset.timestep_spacing,
             guidance_start=preset.guidance_start,
             guidance_stop=preset.guidance_stop,
+            motion_strength=strength,
         ),
         output=OutputParams(fit=create.fit, fps=fps, inbetweens=inbetweens),
+        camera_motion=camera,
         preset=preset_name,
         category=create.category,
         prompt_template=prompt.template,
@@ -74,8 +81,20 @@ def resolve(
         candidates=_candidates(create, config),
         select=create.select,
         webhook=create.webhook,
-        warnings=(*photo.warnings, *prompt.warnings),
+        warnings=(*photo.warnings, *prompt.warnings, *([_NO_MOVE] if strength == 1 else [])),
     )
+
+
+def _camera(create: CreateVideo, model: ModelCard) -> tuple[CameraMove | None, float | None]:
+    """The move, and how much of it is the model's to change."""
+    if create.camera_motion is None:
+        if create.motion_strength is not None:
+            raise _refused("motion_strength", "motion_strength is of a camera_motion: give one too")
+        return None, None
+    if not model.camera_moves:
+        message = "this server renders no camera moves: leave camera_motion out"
+        raise _refused("camera_motion", message)
+    return create.camera_motion.camera, _given(create.motion_strength, MOTION_STRENGTH)
 
 
 def prompt_for(fields: PromptFields, config: AppConfig) -> Prompt:

@@ -91,8 +91,8 @@ class Videos:
 
         The job may be the one that stands under the idempotency key; then the second value is
         True. A request whose result exists is completed at once. Raises PhotoError, EgressError,
-        UnsupportedSize, DoesNotFit and ApiError, which leave nothing, IdempotencyConflict,
-        QueueFull, QuotaExceeded and TenantNotFound, which may leave the photo.
+        UnsupportedSize, UnusableStrength, DoesNotFit and ApiError, which leave nothing,
+        IdempotencyConflict, QueueFull, QuotaExceeded and TenantNotFound, which may leave the photo.
         """
         if idempotency is not None:
             standing = await asyncio.to_thread(self._jobs.find, tenant.name, idempotency)

@@ -23,6 +23,7 @@ _BESIDE = (Stage.ENCODING, Stage.DECODING, Stage.ENCODING_VIDEO)
 _LEFT: Mapping[Stage | None, Sequence[Stage]] = {
     None: _BESIDE,
     Stage.ENCODING: _BESIDE,
+    Stage.RENDERING: _BESIDE[2:],
     Stage.DENOISING: _BESIDE[1:],
     Stage.DECODING: _BESIDE[1:],
     Stage.ENCODING_VIDEO: _BESIDE[2:],
@@ -115,6 +116,8 @@ def eta_s(
     else:
         return None
     left = _LEFT.get(job.stage)
+    if job.request.sampling.is_rendered and left:
+        left = _LEFT[Stage.RENDERING]  # no other stage lies on its way
     if denoising_s is None or left is None or any(stage not in snapshot.stage_s for stage in left):
         return None
     frames_s = 0.0  # of a camera move, encoded where other clips are decoded

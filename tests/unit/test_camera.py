@@ -27,7 +27,8 @@ def textured(width: int = 900, height: int = 700) -> Pixels:
     """Blobs of all sizes: flow is well defined everywhere, and nothing is a plain backdrop."""
     noise = np.random.default_rng(7).normal(size=(height, width, 3)).astype(np.float32)
     image = sum(2**k * cv2.GaussianBlur(noise, (0, 0), 2.0**k) for k in (1, 2, 3, 4))
-    return np.clip(128 + 70 * np.asarray(image) / np.std(image), 0, 255).astype(np.uint8)
+    pixels = np.clip(128 + 70 * np.asarray(image) / np.std(image), 0, 255)
+    return np.asarray(pixels, dtype=np.uint8)
 
 
 def boxed(width: int = 960, height: int = 720) -> Pixels:
@@ -37,7 +38,7 @@ def boxed(width: int = 960, height: int = 720) -> Pixels:
     rgb = np.repeat(backdrop[..., None], 3, axis=2)
     rgb[200:600, 330:630] = (150, 60, 40)
     rgb[300:420, 400:560] = (240, 235, 220)
-    return np.rint(rgb).astype(np.uint8)
+    return np.asarray(np.rint(rgb), dtype=np.uint8)
 
 
 # The path.
@@ -104,7 +105,7 @@ def test_every_pixel_is_the_photo_at_its_place(move: Move, width: int, height: i
     """Against a picture that is a formula: what lies under a pixel is known exactly."""
 
     def shade(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        return 128 + 50 * np.sin(x / 17) + 50 * np.cos(y / 23 + 1)
+        return np.asarray(128 + 50 * np.sin(x / 17) + 50 * np.cos(y / 23 + 1))
 
     photo_height, photo_width = 560, 800
     y, x = np.mgrid[0:photo_height, 0:photo_width] + 0.0

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video.camera.layers import Cutout, take_apart
+from video.camera.move import CameraMove
 from video.camera.path import CameraPath
 from video.camera.stage import Pixels, Stage, make_stage
 from video.photo import Fit
@@ -66,3 +67,11 @@ def open_scene(
     if path.camera.move.is_orbit and (parts := take_apart(stage)):
         return Scene(path, *parts)
     return Scene(path, stage)
+
+
+def render(
+    photo: Pixels, camera: CameraMove, num_frames: int, size: tuple[int, int], fit: Fit
+) -> Iterator[Pixels]:
+    """`num_frames` frames [height, width, 3] of a move over `photo` [H, W, 3]; `size` is (width,
+    height). Nothing in it is random."""
+    return open_scene(photo, CameraPath(camera, *size, num_frames), fit).frames()

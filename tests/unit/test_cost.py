@@ -56,6 +56,25 @@ def test_a_step_without_guidance_costs_half() -> None:
     assert cost.seconds(partly, "a", steps_done=20) == pytest.approx(guided * 0.3)
 
 
+def test_only_the_steps_that_are_run_cost() -> None:
+    cost = cost_model()
+    whole, tail = cost.seconds(STANDARD, "a"), replace(STANDARD, motion_strength=0.4)
+    assert cost.seconds(tail, "a") == pytest.approx(whole * 20 / 50)
+    assert cost.seconds(tail, "a", steps_done=5) == pytest.approx(whole * 15 / 50)
+    assert cost.seconds(tail, "a", steps_done=20) == 0
+    early = replace(tail, guidance_stop=0.8)  # ten of its steps are before it, ten after
+    assert cost.seconds(early, "a") == pytest.approx(whole * 15 / 50)
+    assert cost.seconds(replace(STANDARD, motion_strength=1.0), "a") == whole
+    cost.observe("a", tail, 0, cost.seconds(tail, "a"))
+    assert cost.tflops("a") == pytest.approx(40)
+
+
+def test_frames_to_begin_at_take_less_than_half_of_what_decoding_takes() -> None:
+    cost, tail = cost_model(), replace(STANDARD, motion_strength=0.4)
+    assert cost.encode_share(tail) == pytest.approx(0.444, abs=0.001)
+    assert cost.encode_share(STANDARD) == cost.encode_share(replace(tail, motion_strength=1.0)) == 0
+
+
 @given(samplings, st.data())
 def test_steps_done_are_paid(sampling: SamplingParams, data: st.DataObject) -> None:
     cost = cost_model()

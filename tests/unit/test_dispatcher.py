@@ -40,6 +40,7 @@ from storage.object_store import S3ObjectStore
 from tests import sample_jobs
 from tests.sample_jobs import MAX_ATTEMPTS, VIDEO
 from tests.sample_model import ARCHITECTURE
+from video.camera.move import CameraMove, Move
 from video.errors import EncodeFailed
 
 DEATH = ray.exceptions.ActorDiedError()
@@ -112,6 +113,7 @@ class Handle:
         self.told: list[Any] = []  # by broadcast
         self._make = make
         self.encode = self.denoise = self.decode = self
+        self.render = self.encode_first = self
 
     def options(self, **_: Any) -> "Handle":
         return self
@@ -182,6 +184,7 @@ class Rig:
             Handle(partial(Stream, self.stage("denoise", denoised), self.gates.get(i, self.gate)))
             for i in range(len(self.tiers))
         ]
+        self.image_encoder = plain("image", 1)
         self.decoder = plain("decode", Decoded(None, 0.1))
         self.video_encoder = plain("encode_video", VIDEO)
         dispatcher = Watched.__new__(Watched)
@@ -194,7 +197,7 @@ class Rig:
             Floor(area_px=64 * 64, num_frames=8, size_multiple=16),
             self.bucket,
             self.denoisers,
-            [plain("text", 1), plain("image", 1), self.decoder, self.video_encoder],
+            [plain("text", 1), self.image_encoder, self.decoder, self.video_encoder],
         )
         return dispatcher
 
@@ -1109,3 +1112,69 @@ def test_what_an_error_means(error: Exception, code: str, retry: Retry) -> None:
     wrapped = ray.exceptions.RayTaskError("f", "traceback", error).as_instanceof_cause()
     if not isinstance(error, ray.exceptions.RayError):
         assert judge(wrapped) == verdict
+
+
+# Camera moves.
+
+
+def a_panned_request(job_id: str, strength: float) -> JobRequest:
+    request = make_request(job_id)
+    return replace(
+        request,
+        sampling=replace(request.sampling, motion_strength=strength),
+        camera_motion=CameraMove(Move.PAN_LEFT),
+    )
+
+
+def test_the_frames_of_a_camera_move_go_from_stage_to_stage_without_us(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        await rig.start()
+        rig.jobs.create(request := a_panned_request("panned", 0.5))
+        await rig.until("panned", JobStatus.COMPLETED)
+        size = (request.sampling.num_frames, request.sampling.width, request.sampling.height)
+        rendered, first = rig.image_encoder.calls
+        start, _ = rig.decoder.calls
+        assert rig.image_encoder.args[0][:-1] == (
+            request.photo_key,
+            request.camera_motion,
+            *size,
+            "crop",
+        )
+        assert rig.image_encoder.args[1][0] is rendered
+        assert rig.decoder.args[0][0] is rendered
+        assert rig.denoisers[0].args[0][2:] == (first, start)
+
+    run(scenario)
+
+
+def test_at_full_strength_the_photo_goes_the_plain_way(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        await rig.start()
+        rig.jobs.create(a_panned_request("plain", 1.0))
+        await rig.until("plain", JobStatus.COMPLETED)
+        (photo,) = rig.image_encoder.calls
+        assert rig.denoisers[0].args[0][2:] == (photo,)
+        assert len(rig.decoder.calls) == 1
+
+    run(scenario)
+
+
+def test_cancelling_stops_the_camera_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        rig.jobs.create(a_panned_request("panned", 0.5))
+        await rig.until("panned", JobStatus.IN_PROGRESS)
+        while not rig.denoisers[0].calls:
+            await asyncio.sleep(0.01)
+        rig.jobs.cancel("shop", "panned")
+        await dispatcher.stop("panned")
+        live = [*rig.image_encoder.calls, *rig.decoder.calls, *rig.denoisers[0].calls]
+        while not all(response.cancelled for response in live):
+            await asyncio.sleep(0.01)
+        assert len(live) == 4
+
+    run(scenario)

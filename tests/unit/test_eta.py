@@ -148,6 +148,19 @@ def test_a_stage_that_was_never_measured_leaves_the_eta_open() -> None:
     assert eta_s(a_job(), Snapshot({"fast": a_tier()}), COST, None, 0.0) is None
 
 
+def test_a_camera_move_spares_steps_and_has_its_frames_encoded() -> None:
+    tail = replace(CLIP, motion_strength=0.4)
+    own_s, frames_s = OWN_S * 20 / 50, STAGE_S[Stage.DECODING] * COST.encode_share(tail)
+    tier, job = a_tier(Work(1, own_s)), a_job(sampling=tail)
+    assert eta(job, tier) == pytest.approx(own_s + frames_s + 6)
+    halfway = a_job(sampling=tail, stage=Stage.DENOISING, step=10)
+    assert eta(halfway, a_tier(Work(1, own_s / 2))) == pytest.approx(own_s / 2 + 5)
+    observed = replace(halfway, started_at=0.0)  # ten of its twenty steps took 2 s
+    assert eta(observed, a_tier(Work(1, own_s / 2)), now=3.0) == pytest.approx(
+        0.5 * 2.0 + 0.5 * own_s / 2 + 5
+    )
+
+
 def test_a_snapshot_survives_its_json_and_another_version_is_refused() -> None:
     snapshot = Snapshot({"fast": a_tier(Work(2, 3.5))}, STAGE_S, 0.125)
     assert Snapshot.from_json(snapshot.to_json()) == snapshot
@@ -326,6 +339,19 @@ def test_in_a_simulated_cluster_of_two_tiers_the_median_error_is_small(seed: int
     assert errors["queued"] < 0.3
     assert errors["leased"] < 0.35  # who comes later, with priority, is not foreseen
     assert errors["halfway"] < 0.25
+
+
+def test_the_frames_of_a_camera_move_are_not_taken_for_the_encoding_of_photo_and_prompt() -> None:
+    clock, fleet = Clock(), a_fleet(fast=1)
+    foresight = Foresight(fleet, clock)
+    foresight.resume(Snapshot({}, STAGE_S).to_json())
+    tail = replace(CLIP, motion_strength=0.4)
+    job = a_job(sampling=tail)
+    fleet.enter(job, "fast")
+    foresight.begin(job)
+    clock.now += STAGE_S[Stage.ENCODING] + STAGE_S[Stage.DECODING] * COST.encode_share(tail)
+    foresight.enter(job.current_attempt, Stage.DENOISING)
+    assert foresight.snapshot().stage_s == pytest.approx(STAGE_S)
 
 
 def test_the_error_of_a_prediction_is_measured_at_the_end_of_its_attempt() -> None:

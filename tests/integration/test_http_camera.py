@@ -118,11 +118,14 @@ def test_without_a_virtual_camera_there_is_no_camera_motion(
         refused = service.create(camera_motion="pan_left")
         assert (refused.status_code, error_of(refused)["param"]) == (400, "camera_motion")
         assert service.is_untouched()
-        (model,) = service.http.get("/v1/models").json()["data"]
+        model, _ = service.http.get("/v1/models").json()["data"]
         assert model["limits"]["camera_motions"] == []
 
 
 def test_the_limits_name_the_moves(service: Service) -> None:
-    (model,) = service.http.get("/v1/models").json()["data"]
+    model, camera = service.http.get("/v1/models").json()["data"]
+    assert camera["id"] == "camera"
+    assert camera["limits"]["camera_motions"] == model["limits"]["camera_motions"]
+    assert camera["limits"]["default_motion_strength"] is None
     assert model["limits"]["camera_motions"] == [move.value for move in Move]
     assert model["limits"]["default_motion_strength"] == MOTION_STRENGTH

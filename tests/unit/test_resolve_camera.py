@@ -126,9 +126,7 @@ def test_the_caller_is_told_what_it_is() -> None:
 
 def test_names_are_reserved() -> None:
     with pytest.raises(ValueError, match="need no weights"):
-        AppConfig(
-            model=ModelConfig(name="camera", source="tiny"), tiers=(TierConfig(name="cpu"),)
-        )
+        AppConfig(model=ModelConfig(name="camera", source="tiny"), tiers=(TierConfig(name="cpu"),))
     with pytest.raises(ValueError, match=r"stages\.camera"):
         AppConfig(model=ModelConfig(source="tiny"), tiers=(TierConfig(name="camera"),))
     assert CameraTierConfig().deployment_name == "CameraRenderer"

@@ -56,9 +56,14 @@ from video.photo_pool import PhotoPool
 log = logging.getLogger(__name__)
 
 
-def build_app(args: Mapping[str, Any], render: Render | None = render_camera_move) -> Application:
-    """The builder that a Serve config file names; `args` are its application's args. Without
-    `render` the API refuses `camera_motion`."""
+def build_app(args: Mapping[str, Any]) -> Application:
+    """The builder that a Serve config file names; `args` are its application's args. Serve allows
+    it this one parameter."""
+    return compose(args, render_camera_move)
+
+
+def compose(args: Mapping[str, Any], render: Render | None) -> Application:
+    """The application with a virtual camera. Without `render` the API refuses `camera_motion`."""
     config = parse(args, "args of the Serve config file")
     if config.object_store is None or config.job_store is None:
         raise ConfigError("object_store and job_store may be left out for `shopreel up` only")

@@ -1281,3 +1281,18 @@ def test_a_running_camera_is_no_denoiser(tmp_path: Path) -> None:
         await rig.until("job", JobStatus.COMPLETED)
 
     run(scenario)
+
+
+def test_a_rendered_job_behind_a_long_queue_is_found(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.gate.clear()
+        for number in range(40):  # more than are looked at first
+            rig.jobs.create(make_request(f"job{number}"))
+        await rig.start()
+        await rig.until("job1", JobStatus.IN_PROGRESS)
+        rig.jobs.create(a_rendered_request("rendered"))
+        await rig.until("rendered", JobStatus.COMPLETED)
+        assert rig.jobs.counts()[JobStatus.QUEUED] == 38
+
+    run(scenario)

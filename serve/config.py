@@ -95,6 +95,11 @@ class AppConfig(BaseSettings):
     )
 
     model: ModelConfig
+    default_model: str | None = Field(
+        None,
+        description="of requests that name none: `camera`, where the weights are not worth seeing;"
+        " left out: the model's own name",
+    )
     object_store: ObjectStoreConfig | None = Field(
         None, description="left out: `shopreel up` starts an embedded S3 server"
     )
@@ -130,6 +135,13 @@ class AppConfig(BaseSettings):
         if model.name == CAMERA:
             raise ValueError(f"{CAMERA!r} names the camera moves, which need no weights")
         return model
+
+    @model_validator(mode="after")
+    def _default_model_exists(self) -> "AppConfig":
+        have = (self.model.name, CAMERA)
+        if self.default_model not in (None, *have):
+            raise ValueError(f"default_model {self.default_model!r} is none of {', '.join(have)}")
+        return self
 
     @field_validator("presets")
     @classmethod

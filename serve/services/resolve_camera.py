@@ -109,7 +109,7 @@ def _move(create: CreateVideo) -> tuple[CameraMove, tuple[str, ...], tuple[str, 
 
 
 def _timing(create: CreateVideo, preset: Preset) -> tuple[int, int]:
-    """As long as the preset's clip, at a rate that every shop takes."""
+    """As long as the preset's clip, where that is possible, at a rate that every shop takes."""
     fps = create.fps or SMOOTH_FPS
     frames = max(8, math.ceil(preset.num_frames / preset.fps * fps))
     return timing_of(create, min(frames, MOST_FRAMES), SMOOTH_FPS, MOST_FRAMES)

@@ -143,7 +143,8 @@ class Denoiser:
         self._clips[attempt] = events
         with StageRecord("denoising", order.call) as record:
             try:
-                resumed_at = await self._join(order, text.value, image.value, start and start.value)
+                begins_at = None if start is None else start.value
+                resumed_at = await self._join(order, text.value, image.value, begins_at)
                 if resumed_at:
                     yield JobEvent(time.time(), "resumed", f"after step {resumed_at}")
                 yield StepDone(resumed_at)

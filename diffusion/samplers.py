@@ -52,7 +52,8 @@ def first_latents(
         given = "no frames" if start is None else "frames"
         raise ValueError(f"{given} to begin with, for motion_strength {params.motion_strength}")
     if start is None:
-        return noise * scheduler.init_noise_sigma
+        pure: torch.Tensor = noise * scheduler.init_noise_sigma
+        return pure
     if start.shape != noise.shape:
         raise ValueError(f"latents of {tuple(start.shape)} to begin a clip of {tuple(noise.shape)}")
     # No timestep occurs twice, so the solvers find their place by it, here and at the first step.

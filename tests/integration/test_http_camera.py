@@ -57,7 +57,7 @@ def test_the_job_and_its_copy_in_the_store_know_of_it(service: Service) -> None:
 
 
 def test_the_same_camera_motion_is_the_same_stored_result(service: Service) -> None:
-    fields = {"camera_motion": "pan_left", "motion_strength": "0.4", "seed": 1}
+    fields: dict[str, Any] = {"camera_motion": "pan_left", "motion_strength": "0.4", "seed": 1}
     made = service.create(**fields).json()
     service.finish(made["id"], b"video")
     assert service.create(**fields).json()["status"] == "completed"
@@ -102,7 +102,7 @@ def test_the_same_camera_motion_is_the_same_stored_result(service: Service) -> N
     ],
 )
 def test_what_cannot_be_done_is_refused_and_leaves_nothing(
-    service: Service, fields: dict[str, str], param: str, code: str
+    service: Service, fields: dict[str, Any], param: str, code: str
 ) -> None:
     refused = service.create(**fields)
     error = error_of(refused)

@@ -133,7 +133,10 @@ def test_names_are_reserved() -> None:
 
 
 def test_the_default_model_must_exist() -> None:
-    config = {"model": ModelConfig(source="tiny"), "tiers": (TierConfig(name="cpu"),)}
+    config: dict[str, Any] = {
+        "model": ModelConfig(source="tiny"),
+        "tiers": (TierConfig(name="cpu"),),
+    }
     for name in (None, "camera", "i2vgen-xl"):
         assert AppConfig(**config, default_model=name).default_model == name
     with pytest.raises(ValueError, match="none of i2vgen-xl, camera"):

@@ -76,7 +76,7 @@ def test_strength_says_how_many_steps_are_run(
 def test_the_steps_are_those_of_diffusers_but_for_its_rounding(n: int, percent: int) -> None:
     strength = percent / 100
     stock = SimpleNamespace(scheduler=make_scheduler({}, params(num_inference_steps=n)))
-    _, theirs = StableDiffusionImg2ImgPipeline.get_timesteps(stock, n, strength, CPU)  # type: ignore[arg-type]
+    _, theirs = StableDiffusionImg2ImgPipeline.get_timesteps(stock, n, strength, CPU)
     exact = Fraction(percent, 100) * n
     if exact < 1:
         with pytest.raises(UnusableStrength):

@@ -26,6 +26,7 @@ _LEFT: Mapping[Stage | None, Sequence[Stage]] = {
     Stage.ENCODING: _BESIDE,
     Stage.WAITING_DENOISER: _BEHIND,
     Stage.DENOISING: _BEHIND,
+    Stage.RENDERING: _BEHIND[1:],
     Stage.DECODING: _BEHIND,
     Stage.ENCODING_VIDEO: _BEHIND[1:],
     Stage.STORING: _BEHIND[2:],
@@ -118,6 +119,8 @@ def eta_s(
     else:
         return None
     left = _LEFT.get(job.stage)
+    if job.request.sampling.is_rendered and left:
+        left = _LEFT[Stage.RENDERING]  # no other stage lies on its way
     if denoising_s is None or left is None or any(stage not in snapshot.stage_s for stage in left):
         return None
     frames_s = 0.0  # of a camera move, encoded where other clips are decoded

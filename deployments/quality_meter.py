@@ -71,9 +71,9 @@ class QualityMeter:
     def _first(
         self, request: JobRequest, sampling: SamplingParams, rgb: "NDArray[np.uint8]"
     ) -> "NDArray[np.uint8]":
-        """Frame 0 as ImageEncoder gave it to the model."""
+        """Frame 0 as ImageEncoder gave it to the model, or as it was rendered."""
         size, fit = (sampling.width, sampling.height), Fit(request.output.fit)
-        if not sampling.starts_from_frames:
+        if not (sampling.starts_from_frames or sampling.is_rendered):
             return fit_photo(rgb, *size, fit)
         assert self._render is not None, "whoever made the clip had one"
         assert request.camera_motion is not None, "without a move nothing starts from frames"

@@ -42,7 +42,7 @@ class SamplingParams:
     width: int  # px, a multiple of ModelFolder.size_multiple
     height: int  # px, a multiple of ModelFolder.size_multiple
     num_frames: int
-    num_inference_steps: int
+    num_inference_steps: int  # 0: nothing is generated
     guidance_scale: float  # 1.0 switches classifier-free guidance off
     motion_fps: int  # a condition of the UNet (diffusers' target_fps), not the playback rate
     seed: int
@@ -76,6 +76,11 @@ class SamplingParams:
     def first_step(self) -> int:
         """Steps of the schedule that are left out before those that are run."""
         return self.num_inference_steps - self.unet_steps
+
+    @property
+    def is_rendered(self) -> bool:
+        """Whether no UNet has a part in it: the frames of a camera move are the clip."""
+        return self.num_inference_steps == 0
 
     @property
     def starts_from_frames(self) -> bool:

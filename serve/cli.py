@@ -69,6 +69,9 @@ def generate(
     preset: Annotated[
         str | None, typer.Option(help="preview, standard or high; default: the category's.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="camera: a camera move, and nothing generated.")
+    ] = None,
     camera_motion: Annotated[
         str | None, typer.Option(help="zoom_in, pan_left, orbit_right, …: the camera's move.")
     ] = None,
@@ -95,6 +98,7 @@ def generate(
         "category": category,
         "title": title,
         "preset": preset,
+        "model": model,
         "camera_motion": camera_motion,
         "motion_strength": motion_strength,
         "seed": seed,

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 PIPELINE_VERSION = "1"
 """Part of every result id: raised when the same parameters begin to give other pixels."""
 
+NOTHING_GENERATED = "camera move, nothing generated"
+"""What is said of a clip that no model had a part in, wherever its making is told."""
+
 Select = Literal["best", "all"]
 """Which of several candidates are kept: the one with the highest score, or every one."""
 
@@ -64,6 +67,7 @@ class Stage(StrEnum):
 
     ENCODING = "encoding"
     WAITING_DENOISER = "waiting_denoiser"  # its conditions are there; others have the UNet
+    RENDERING = "rendering"  # of a camera move without a model
     DENOISING = "denoising"
     DECODING = "decoding"
     ENCODING_VIDEO = "encoding_video"
@@ -127,6 +131,7 @@ class VideoFile:
     timings: dict[str, float] = field(default_factory=dict)  # stage -> seconds
     peak_vram_bytes: int | None = None  # of the denoiser during its steps; None: no GPU
     quality: Quality | None = None  # None: made by a release that did not measure
+    camera_layers: int | None = None  # of a rendered camera move; None: it was denoised
 
     @property
     def made_by(self) -> str:
@@ -185,7 +190,9 @@ class JobRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     candidates: int = 1  # clips to make, each of a seed of its own
     select: Select = "best"
-    camera_motion: CameraMove | None = None  # whose frames the clip begins at; None: no move
+    # Whose frames the clip begins at, or is where the sampling is of no step; None: no move.
+    camera_motion: CameraMove | None = None
+    camera_words: tuple[str, ...] = ()  # of the prompt, that asked for it; no part of the result
     webhook: str | None = None  # https URL that hears of the end
     warnings: tuple[str, ...] = ()  # about photo and prompt, for the caller; no part of the result
     request_id: str | None = None  # X-Request-Id of the HTTP request that created it
@@ -249,6 +256,7 @@ class JobRequest:
             )
         given["priority"] = Priority(given.get("priority", Priority.INTERACTIVE))
         given["warnings"] = tuple(given.get("warnings", ()))
+        given["camera_words"] = tuple(given.get("camera_words", ()))
         return cls(**_known(cls, given))
 
 

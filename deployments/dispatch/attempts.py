@@ -187,7 +187,7 @@ class Attempts:
         try:
             if video := await self._results.find(job.request):
                 return "reused", partial(self._jobs.complete, video=video)
-            video = await self._journey(job, call).run(self._fleet.tiers[job.tier or ""].denoiser)
+            video = await self._journey(job, call).run(self._fleet.tiers[job.tier or ""].worker)
         except asyncio.CancelledError:
             return "released", self._released("worker_lost", charge=False)
         except OutOfMemory as error:
@@ -230,15 +230,15 @@ class Attempts:
             self._foresight.enter(attempt, stage)
             self._fleet.note_step(attempt, step)
 
-        def denoised(result: Denoised) -> None:
+        def freed(result: Denoised | None) -> None:
             self._fleet.leave(attempt)
-            if seconds := result.timings["denoising"]:
+            if result and (seconds := result.timings["denoising"]):
                 self._fleet.cost.observe(tier, sampling, result.resumed_at, seconds)
             self._changed()
 
         note = partial(self._note, job)
         silence_s = self._fleet.tiers[tier].config.stall_s
-        return Journey(self._stages, job, call, sampling, report, note, denoised, silence_s)
+        return Journey(self._stages, job, call, sampling, report, note, freed, silence_s)
 
     def _denoising_tier(self, job: Job) -> str | None:
         """The tier that has the job; None once it is in a stage behind the denoisers."""

@@ -55,11 +55,11 @@ class Clip:
 
 
 class Tier:
-    """One deployment of the Denoiser."""
+    """One deployment of the Denoiser, or the CameraRenderer."""
 
     def __init__(self, config: TierConfig, denoiser: DeploymentHandle):
         self.config = config
-        self.denoiser = denoiser.options(stream=True)
+        self.worker = denoiser.options(stream=True) if config.denoises else denoiser
         self.replica_handle = denoiser
         self.replicas = config.min_replicas  # that run, and take clips
         self.is_gone = False  # not even one that leaves is left
@@ -117,7 +117,7 @@ class Fleet:
         may_be_empty = {
             tier.config.deployment_name
             for tier in self.tiers.values()
-            if self._some_tier_runs or tier.config.min_replicas == 0
+            if tier.config.min_replicas == 0 or (tier.config.denoises and self._some_tier_runs)
         }
         self.missing = [
             name for name, found in counts.items() if not found.running and name not in may_be_empty
@@ -127,7 +127,12 @@ class Fleet:
         """Attempts that wait for a tier whose last replica is gone, while another tier runs."""
         if not self._some_tier_runs:
             return ()
-        return [attempt for tier in self.tiers.values() if tier.is_gone for attempt in tier.clips]
+        return [
+            attempt
+            for tier in self.tiers.values()
+            if tier.is_gone and tier.config.denoises  # another cannot render instead
+            for attempt in tier.clips
+        ]
 
     async def hand_out(self) -> None:
         """Have the denoisers save every clip and give it back: their calls end as Preempted."""
@@ -270,7 +275,8 @@ class Fleet:
 
     @property
     def _some_tier_runs(self) -> bool:
-        return any(tier.replicas for tier in self.tiers.values())
+        """Of those that denoise."""
+        return any(tier.replicas for tier in self.tiers.values() if tier.config.denoises)
 
 
 def _candidate(job: Job, seconds: Mapping[str, float]) -> Candidate:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.camera import ONE_LAYER, Rendered
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone, Waiting
 from deployments.dispatch.verdict import WORKER_LOST
@@ -33,7 +34,7 @@ class Stages:
 
 class Journey:
     """One attempt at one job. `report` hears of every stage and step, `note` of what goes
-    otherwise than planned, and `denoised` of the moment when the slot is free again. A denoiser
+    otherwise than planned, and `freed` of the moment when the slot is free again. A denoiser
     that says nothing for `silence_s` between two steps is taken for lost."""
 
     def __init__(
@@ -44,34 +45,58 @@ class Journey:
         sampling: SamplingParams,
         report: Callable[[Stage, int], None],
         note: Callable[[JobEvent], None],
-        denoised: Callable[[Denoised], None],
+        freed: Callable[[Denoised | None], None],
         silence_s: float,
     ):
         self._stages = stages
         self._job, self._call = job, call
         self._sampling = sampling  # a smaller clip than was asked for, where memory ran out
-        self._report, self._note, self._denoised = report, note, denoised
+        self._report, self._note, self._freed = report, note, freed
         self._silence_s = silence_s
 
-    async def run(self, denoiser: DeploymentHandle) -> VideoFile:
-        """The way of one video."""
+    async def run(self, worker: DeploymentHandle) -> VideoFile:
+        """The way of one video. `worker`: the job's tier, a Denoiser or the CameraRenderer."""
+        if self._sampling.is_rendered:
+            return await self._published(lambda: self._render(worker))
+        denoised = await self._condition_and_denoise(worker)
+        self._freed(denoised)
+        return await self._published(lambda: self._decode(denoised))
+
+    async def _condition_and_denoise(self, denoiser: DeploymentHandle) -> Denoised:
         sampling = self._sampling
         self._report(Stage.ENCODING, 0)
         text = self._stages.text_encoder.encode.remote(
             sampling.prompt, sampling.negative_prompt, self._call
         )
         rendered, *images = self._frames() if sampling.starts_from_frames else self._photo()
-        denoised = await self._denoise(denoiser, rendered, text, *images)
-        self._denoised(denoised)
+        return await self._denoise(denoiser, rendered, text, *images)
 
+    async def _published(
+        self, make_frames: Callable[[], Awaitable[tuple[Decoded, Provenance]]]
+    ) -> VideoFile:
         for tries_left in reversed(range(_STAGE_TRIES)):
-            decoded = await self._decode(denoised)
+            frames, provenance = await make_frames()
             try:
-                return await self._publish(decoded, _provenance(denoised, decoded))
-            except HandoverLost:  # the decoder is gone, and the frames with it
+                return await self._publish(frames, provenance)
+            except HandoverLost:  # whoever made them is gone, and the frames with it
                 if tries_left == 0:
                     raise
         raise AssertionError("unreachable")
+
+    async def _render(self, renderer: DeploymentHandle) -> tuple[Decoded, Provenance]:
+        """The camera move's frames are the clip."""
+        request, sampling = self._job.request, self._sampling
+        self._report(Stage.RENDERING, 0)
+        rendered: Rendered = await _finished(
+            lambda: renderer.render.remote(request, sampling, self._call)
+        )
+        self._freed(None)
+        flat = (
+            rendered.layers == 1 and request.camera_motion and request.camera_motion.move.is_orbit
+        )
+        warnings = (ONE_LAYER,) if flat else ()
+        timings = {"rendering": rendered.frames.seconds}
+        return rendered.frames, Provenance(timings, warnings, camera_layers=rendered.layers)
 
     def _photo(self) -> Sequence[Any]:
         """No frames, and the response of the photo's encoding."""
@@ -136,13 +161,13 @@ class Journey:
         elif isinstance(event, JobEvent):
             self._note(event)
 
-    async def _decode(self, denoised: Denoised) -> Decoded:
+    async def _decode(self, denoised: Denoised) -> tuple[Decoded, Provenance]:
         self._report(Stage.DECODING, self._sampling.unet_steps)
         decode = self._stages.decoder.decode.remote
         decoded: Decoded = await _finished(lambda: decode(denoised, self._call))
         for event in decoded.events:
             self._note(event)
-        return decoded
+        return decoded, _provenance(denoised, decoded)
 
     async def _publish(self, decoded: Decoded, provenance: Provenance) -> VideoFile:
         """Encode and store; a store that is away must not cost the denoising that was paid for."""

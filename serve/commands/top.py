@@ -177,7 +177,7 @@ def _stage(job: Job) -> str:
 
 
 def _bar(job: Job) -> RenderableType:
-    return ProgressBar(job.request.sampling.unet_steps, job.step, width=20)
+    return ProgressBar(max(1, job.request.sampling.unet_steps), job.step, width=20)
 
 
 def _span(seconds: float) -> str:

@@ -26,6 +26,9 @@ Metadata = Annotated[
 ]
 
 
+MOST_FRAMES = 300
+
+
 class ImageReference(BaseModel):
     """The photo inside a JSON body."""
 
@@ -52,7 +55,11 @@ class CreateVideo(PromptFields):
     """Parameters of `POST /v1/videos`; what is left out comes from the preset, then from the
     category, then from the server."""
 
-    model: str | None = Field(None, max_length=200)
+    model: str | None = Field(
+        None,
+        max_length=200,
+        description="one of GET /v1/models; `camera` renders a camera move and generates nothing",
+    )
     preset: str | None = Field(
         None, max_length=200, description="left out: the category's, or `standard`"
     )
@@ -64,7 +71,9 @@ class CreateVideo(PromptFields):
     seconds: Annotated[str, Field(pattern=r"^\d{1,3}(\.\d{1,3})?$")] | None = Field(
         None, description="length of the clip: num_frames / fps"
     )
-    num_frames: int | None = Field(None, ge=8, le=32)
+    num_frames: int | None = Field(
+        None, ge=8, le=MOST_FRAMES, description="at most 32, but of model `camera`"
+    )
     fps: int | None = Field(None, ge=1, le=60, description="playback rate of generated frames")
     enable_frame_interpolation: bool = Field(
         False, description="insert frames by optical flow until the file plays at 24 fps or more"
@@ -74,7 +83,8 @@ class CreateVideo(PromptFields):
     camera_motion: GivenCameraMotion | None = Field(
         None,
         description="the clip begins at the frames of this move over the photo, and the model goes"
-        " on from there; a name alone is that move at normal speed",
+        " on from there; a name alone is that move at normal speed. Model `camera` takes it from"
+        " the prompt's words where it is left out",
     )
     motion_strength: float | None = Field(
         None,

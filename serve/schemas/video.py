@@ -11,7 +11,7 @@ from cluster.eta import Eta
 from diffusion.params import Priority
 from serve.schemas.camera import CameraMotion
 from serve.schemas.candidate import Candidate
-from storage.jobs import Feedback, Job, JobEvent, JobStatus, Select, Stage
+from storage.jobs import NOTHING_GENERATED, Feedback, Job, JobEvent, JobStatus, Select, Stage
 
 MEMORY_LADDER = (
     "decode_chunk",
@@ -133,7 +133,19 @@ class Video(BaseModel):
     fps: float = Field(description="playback rate of generated frames")
     output_num_frames: int = Field(description="in the file, interpolated ones included")
     output_fps: float = Field(description="playback rate of the file")
-    camera_motion: CameraMotion | None = Field(description="at whose frames the clip begins")
+    made_by: str | None = Field(
+        description=f"{NOTHING_GENERATED!r} of model `camera`; null: the model generated it"
+    )
+    camera_motion: CameraMotion | None = Field(
+        description="at whose frames the clip begins; of model `camera`: whose frames it is"
+    )
+    camera_words: list[str] = Field(
+        description="of the prompt, that asked for the camera_motion; none: it was given, or chosen"
+    )
+    camera_layers: int | None = Field(
+        description="of model `camera`: 2 in an orbit whose product was found and moves apart from"
+        " what is behind it, else 1; null until it is completed"
+    )
     motion_strength: float | None = Field(description="null: there is no camera_motion")
     timings: dict[str, float] = Field(
         description="seconds queued and of each stage, of the selected clip"
@@ -205,6 +217,9 @@ class Video(BaseModel):
             output_fps=output_fps,
             camera_motion=request.camera_motion and CameraMotion.of(request.camera_motion),
             motion_strength=sampling.motion_strength,
+            made_by=NOTHING_GENERATED if sampling.is_rendered else None,
+            camera_words=list(request.camera_words),
+            camera_layers=result and result.camera_layers,
             timings={} if job.chosen is None else job.parts[job.chosen].timings,
             candidates=Candidate.of(job),
             usage=Usage.of(job.parts, hourly) if made else None,
@@ -249,7 +264,7 @@ def _percent_of_part(part: Job) -> int:
         return 100
     if part.status is not JobStatus.IN_PROGRESS or part.stage is None:
         return 0
-    done = part.step / part.request.sampling.unet_steps
+    done = part.step / max(1, part.request.sampling.unet_steps)
     return _PERCENT_AFTER_DENOISING.get(part.stage, 2 + int(88 * done))
 
 

@@ -15,7 +15,7 @@ from deployments.egress.client import Egress
 from deployments.egress.webhooks import check_webhook_url
 from diffusion.model_folder import ModelCard
 from monitoring import metrics
-from serve.config import AppConfig
+from serve.config import CAMERA, AppConfig
 from serve.edge.lingering import Lingering
 from serve.edge.memory import MemoryBudget, Share
 from serve.edge.tracking import Origin, tell_created
@@ -28,6 +28,7 @@ from serve.services.events import PACE, MayListen, event_stream
 from serve.services.files import Files
 from serve.services.foresight import Foresight
 from serve.services.resolve import resolve
+from serve.services.resolve_camera import resolve_camera
 from serve.services.store_threads import StoreThreads
 from serve.services.watch import Watch
 from storage import keys
@@ -119,7 +120,10 @@ class Videos:
         with self._memory.share() as share:
             photo = await self._photo(source, tenant, share)
             facts = await self._photos.inspect(photo)
-            request = resolve(create, facts, tenant.name, self.model, self.config)
+            if (create.model or self.config.default_model) == CAMERA:
+                request = resolve_camera(create, facts, tenant.name, self.config)
+            else:
+                request = resolve(create, facts, tenant.name, self.model, self.config)
             self._admission.check(request)
             media_type = f"image/{facts.format}"
             await self._store.run(self._objects.put, request.photo_key, photo, media_type)

@@ -10,4 +10,4 @@ from tests.warp import pan
 
 
 def build_app(args: Mapping[str, Any]) -> Application:
-    return serve.app.build_app(args, pan)
+    return serve.app.compose(args, pan)

@@ -118,11 +118,32 @@ def test_without_a_virtual_camera_there_is_no_camera_motion(
         refused = service.create(camera_motion="pan_left")
         assert (refused.status_code, error_of(refused)["param"]) == (400, "camera_motion")
         assert service.is_untouched()
-        (model,) = service.http.get("/v1/models").json()["data"]
+        model, _ = service.http.get("/v1/models").json()["data"]
         assert model["limits"]["camera_motions"] == []
 
 
 def test_the_limits_name_the_moves(service: Service) -> None:
-    (model,) = service.http.get("/v1/models").json()["data"]
+    model, camera = service.http.get("/v1/models").json()["data"]
+    assert camera["id"] == "camera"
+    assert camera["limits"]["camera_motions"] == model["limits"]["camera_motions"]
+    assert camera["limits"]["default_motion_strength"] is None
     assert model["limits"]["camera_motions"] == [move.value for move in Move]
     assert model["limits"]["default_motion_strength"] == MOTION_STRENGTH
+
+
+def test_the_model_camera_is_named_or_is_the_default(
+    s3: ObjectStoreConfig, tmp_path: Path, service: Service
+) -> None:
+    video = service.create(model="camera", prompt="slow zoom in").json()
+    assert (video["model"], video["made_by"]) == ("camera", "camera move, nothing generated")
+    assert (video["steps"], video["camera_words"]) == (0, ["slow zoom in"])
+    refused = service.create(model="camera", prompt="zoom in", guidance_scale="9")
+    assert (refused.status_code, error_of(refused)["param"]) == (400, "guidance_scale")
+    conflict = service.create(model="camera", prompt="zoom in, then pan left")
+    assert (conflict.status_code, error_of(conflict)["code"]) == (400, "camera_conflict")
+    assert service.create(prompt="zoom in").json()["model"] != "camera"
+
+    (other := tmp_path / "other").mkdir()
+    ours = Service(s3, other, default_model="camera")
+    with ours.http:
+        assert ours.create(prompt="zoom in").json()["model"] == "camera"

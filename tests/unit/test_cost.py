@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cluster.capacity import CUDA_CONTEXT_GB
 from cluster.cost import GB, NEWEST_WEIGHT, Calibration, CostModel, replica_bytes
-from cluster.tiers import TierConfig
+from cluster.tiers import CameraTierConfig, TierConfig
 from diffusion.model_folder import ModelConfig
 from diffusion.params import SamplingParams
 from tests.sample_model import ARCHITECTURE
@@ -252,3 +252,14 @@ def test_a_calibration_is_stored_as_json() -> None:
 def test_what_is_no_calibration_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="calibration|Expecting"):
         Calibration.from_json(data)
+
+
+def test_a_rendered_clip_costs_pixels_on_its_own_tier() -> None:
+    camera = CameraTierConfig(mpx_per_s=10)
+    cost = cost_model(tier("a"), camera)
+    rendered = replace(STANDARD, num_inference_steps=0, num_frames=48)
+    assert cost.tiers_for(rendered) == ["camera"]
+    assert cost.tiers_for(STANDARD) == ["a"]
+    assert cost.seconds(rendered, "camera") == pytest.approx(48 * 512**2 / 10e6)
+    without = cost_model(tier("a"))
+    assert without.tiers_for(rendered) == []

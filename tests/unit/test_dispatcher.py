@@ -17,13 +17,15 @@ import ray.exceptions
 from cluster.cost import CostModel
 from cluster.eta import FACT, Snapshot
 from cluster.ladder import Floor
-from cluster.tiers import TierConfig
+from cluster.tiers import CameraTierConfig, TierConfig
+from deployments.camera import ONE_LAYER, Rendered
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone, Waiting
 from deployments.dispatch.attempts import Attempts
 from deployments.dispatch.fleet import Replicas
 from deployments.dispatch.verdict import Retry, judge
 from deployments.dispatcher import Dispatcher, DispatcherConfig
+from deployments.handover import HandoverLost
 from diffusion.errors import (
     DeadlineExceeded,
     EngineBroken,
@@ -175,7 +177,7 @@ class Rig:
         self.gates: dict[int, asyncio.Event] = {}  # of single tiers
         self.faults: dict[str, list[Exception]] = {}
         self.bucket = Bucket()
-        self.tiers = [TierConfig(name="cpu", max_ongoing_requests=2)]
+        self.tiers: list[TierConfig] = [TierConfig(name="cpu", max_ongoing_requests=2)]
         self.counts: dict[str, int] | None = {"Denoiser-cpu": 1, "Decoder": 1}
 
     def stage(self, name: str, value: Any) -> Callable[[], Any]:
@@ -191,9 +193,12 @@ class Rig:
             return Handle(lambda: Response(self.stage(name, value)))
 
         denoised = Denoised(None, "checkpoints/x", {"denoising": 1.0}, "")
+        rendered = Rendered(Decoded(None, 0.2), layers=1)
         self.denoisers = [
             Handle(partial(Stream, self.stage("denoise", denoised), self.gates.get(i, self.gate)))
-            for i in range(len(self.tiers))
+            if tier.denoises
+            else plain("render", rendered)
+            for i, tier in enumerate(self.tiers)
         ]
         self.image_encoder = plain("image", 1)
         self.decoder = plain("decode", Decoded(None, 0.1))
@@ -1256,5 +1261,118 @@ def test_cancelling_stops_the_camera_too(tmp_path: Path) -> None:
         while not all(response.cancelled for response in live):
             await asyncio.sleep(0.01)
         assert len(live) == 4
+
+    run(scenario)
+
+
+# The model `camera`.
+
+
+def a_rendered_request(job_id: str, move: Move = Move.ZOOM_IN) -> JobRequest:
+    request = make_request(job_id)
+    sampling = replace(request.sampling, num_inference_steps=0)
+    return replace(request, model="camera", sampling=sampling, camera_motion=CameraMove(move))
+
+
+class CameraRig(Rig):
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.tiers = [TierConfig(name="cpu", max_ongoing_requests=2), CameraTierConfig()]
+        self.counts = {"Denoiser-cpu": 1, "CameraRenderer": 1, "Decoder": 1}
+
+
+def test_a_rendered_job_meets_no_model(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.gate.clear()  # the denoiser is stuck with another clip
+        await rig.start()
+        rig.jobs.create(make_request("generated"))
+        rig.jobs.create(request := a_rendered_request("rendered"))
+        job = await rig.until("rendered", JobStatus.COMPLETED)
+        assert (job.tier, job.attempt) == ("camera", 1)
+        denoiser, renderer = rig.denoisers
+        assert renderer.args[0][:2] == (request, request.sampling)
+        assert len(denoiser.calls) == 1
+        assert not rig.decoder.calls
+        assert len(rig.image_encoder.calls) == 1  # the generated one's
+        provenance = rig.video_encoder.args[0][4]
+        assert provenance.timings == {"rendering": 0.2}
+        assert provenance.camera_layers == 1
+        rig.gate.set()
+        assert (await rig.until("generated", JobStatus.COMPLETED)).tier == "cpu"
+
+    run(scenario)
+
+
+def test_an_orbit_in_one_layer_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        await rig.start()
+        for move in (Move.ORBIT_LEFT, Move.PAN_LEFT):
+            rig.jobs.create(a_rendered_request(move, move))
+            await rig.until(move, JobStatus.COMPLETED)
+        warnings = [args[4].warnings for args in rig.video_encoder.args]
+        assert warnings == [(ONE_LAYER,), ()]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("stage", ["render", "encode_video"])
+def test_a_renderer_that_died_renders_again(tmp_path: Path, stage: str) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.faults[stage] = [DEATH, DEATH]
+        await rig.start()
+        rig.jobs.create(a_rendered_request("job"))
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+
+    run(scenario)
+
+
+def test_frames_that_were_lost_are_rendered_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.faults["encode_video"] = [HandoverLost("gone")]
+        await rig.start()
+        rig.jobs.create(a_rendered_request("job"))
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+        assert len(rig.denoisers[1].calls) == 2
+
+    run(scenario)
+
+
+def test_a_running_camera_is_no_denoiser(tmp_path: Path) -> None:
+    """With every denoiser gone the cluster is not ready, and their clips wait for them."""
+
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        rig.jobs.create(make_request("job"))
+        await rig.until("job", JobStatus.IN_PROGRESS)
+        dispatcher.counts = {"Denoiser-cpu": 0, "CameraRenderer": 1, "Decoder": 1}
+        await dispatcher.has_counted("cpu", 0)
+        assert await dispatcher.not_ready() == ["Denoiser-cpu: no replica is running"]
+        dispatcher.counts = {"Denoiser-cpu": 1, "CameraRenderer": 0, "Decoder": 1}
+        await dispatcher.has_counted("camera", 0)
+        assert await dispatcher.not_ready() == ["CameraRenderer: no replica is running"]
+        assert rig.job("job").attempt == 1
+        rig.gate.set()
+        await rig.until("job", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+def test_a_rendered_job_behind_a_long_queue_is_found(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.gate.clear()
+        for number in range(40):  # more than are looked at first
+            rig.jobs.create(make_request(f"job{number}"))
+        await rig.start()
+        await rig.until("job1", JobStatus.IN_PROGRESS)
+        rig.jobs.create(a_rendered_request("rendered"))
+        await rig.until("rendered", JobStatus.COMPLETED)
+        assert rig.jobs.counts()[JobStatus.QUEUED] == 38
 
     run(scenario)

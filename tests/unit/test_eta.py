@@ -12,7 +12,7 @@ import pytest
 from cluster.cost import CostModel
 from cluster.eta import Snapshot, TierState, Work, eta_s
 from cluster.ladder import Floor
-from cluster.tiers import TierConfig
+from cluster.tiers import CameraTierConfig, TierConfig
 from deployments.dispatch.fleet import Fleet, Replicas
 from deployments.dispatch.foresight import Foresight
 from diffusion.model_folder import ModelConfig
@@ -414,3 +414,20 @@ def test_the_error_of_a_prediction_is_measured_at_the_end_of_its_attempt() -> No
     walk("third", 2 * OWN_S)
     walk("fourth", 2 * OWN_S)
     assert foresight.snapshot().median_error == pytest.approx(OWN_S / (2 * OWN_S + 6))
+
+
+def test_a_rendered_clip_has_its_rendering_and_the_file_before_it() -> None:
+    """Nothing else on its way needs to have been measured."""
+    camera = CameraTierConfig()
+    cost = CostModel(ARCHITECTURE, [*TIERS, camera], ModelConfig(source="i2vgen-xl"), {})
+    clip = replace(CLIP, num_inference_steps=0, num_frames=48)
+    own_s = cost.seconds(clip, "camera")
+    state = a_tier(slots=2, tflops=camera.tflops)
+    snapshot = Snapshot({"fast": a_tier(), "camera": state}, {Stage.ENCODING_VIDEO: 3.0})
+    queued = a_job(sampling=clip, status=JobStatus.QUEUED, tier=None, attempt=0)
+    assert eta_s(queued, snapshot, cost, 0, 0.0) == pytest.approx(own_s + 3)
+    busy = replace(snapshot, tiers={"camera": a_tier(Work(1, own_s), slots=2)})
+    running = a_job(sampling=clip, tier="camera", stage=Stage.RENDERING)
+    assert eta_s(running, busy, cost, None, 0.0) == pytest.approx(own_s + 3)
+    storing = a_job(sampling=clip, tier="camera", stage=Stage.ENCODING_VIDEO)
+    assert eta_s(storing, snapshot, cost, None, 0.0) == pytest.approx(3)

@@ -40,7 +40,7 @@ _WAITS_S = (0.5, 1, 2, 4, 8, 8, 8, 8)
 _WITH_RESULT = ("completed", "reused")
 _PURGED = "result_purged"
 
-Write = Callable[..., object]
+Write = Callable[..., Job]
 """A way out of an attempt: JobStore.complete, fail or release, waiting for (attempt, events=…)."""
 
 
@@ -175,8 +175,6 @@ class Attempts:
                     outcome = await self._write(job, "released", back)
         if outcome == "completed":
             self._foresight.completed(job.current_attempt)
-        if outcome != "released":
-            self.forget(job.id)
 
     async def _turn_away(self, job: Job) -> None:
         """The tiers have changed since the job was accepted."""
@@ -258,9 +256,15 @@ class Attempts:
                 if again and outcome in _WITH_RESULT:
                     outcome, write = await self._look_again(job, outcome)
                 again = True
-                await asyncio.to_thread(write, attempt, events=tuple(self._events[attempt]))
-            except (StaleAttempt, IllegalTransition):
+                events = tuple(self._events[attempt])
+                stands = await asyncio.to_thread(write, attempt, events=events)
+                if stands.status.is_terminal:
+                    self.forget(job.id)
+            except StaleAttempt:  # what is remembered of the job is for the attempt that has it now
                 outcome = "stale"
+            except IllegalTransition:
+                outcome = "stale"
+                self.forget(job.id)
             except ResultPurged as purged:
                 self._linger(job, purged)
                 await asyncio.sleep(wait_s)

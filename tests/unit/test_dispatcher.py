@@ -321,13 +321,45 @@ def test_a_dead_denoiser_is_charged_and_a_poison_job_ends(tmp_path: Path) -> Non
     async def scenario() -> None:
         rig = Rig(tmp_path)
         rig.faults["denoise"] = [DEATH] * (MAX_ATTEMPTS + 1)
-        await rig.start()
+        dispatcher = await rig.start()
         rig.jobs.create(make_request("job"))
         job = await rig.until("job", JobStatus.FAILED)
         # The first loss is nobody's fault: the clip had got further. Then it gets no further.
         assert (job.error_code, job.attempt) == ("worker_lost", MAX_ATTEMPTS + 1)
+        while len(dispatcher._attempts):
+            await asyncio.sleep(0.01)
+        assert not dispatcher._attempts.suspects.lost("job", 1)  # nothing is kept of it
         rig.jobs.create(make_request("next"))
         await rig.until("next", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+def test_the_end_of_an_attempt_that_lost_its_job_costs_the_next_one_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease ran out under it; a suspect stays one, and is kept apart."""
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        attempts = dispatcher._attempts
+        rig.jobs.create(make_request("job"))
+        while not attempts.progress():
+            await asyncio.sleep(0.01)
+        for loop in dispatcher._loops:
+            loop.cancel()
+        for suspect in ("job", "other"):
+            attempts.suspects.lost(suspect, 0)
+        monkeypatch.setattr(rig.jobs, "_clock", lambda: time.time() + 3600)
+        (again,) = rig.jobs.lease(dispatcher._epoch, {"job": "cpu"})
+        (first,) = attempts.tasks
+        attempts.start(again)
+        await asyncio.wait([first])
+        assert attempts.jobs == [again]
+        rig.jobs.create(make_request("other"))
+        assert attempts.suspects.without([rig.job("other")], attempts.jobs) == []
 
     run(scenario)
 

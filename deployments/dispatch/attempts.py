@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 60.0
 _WAITS_S = (0.5, 1, 2, 4, 8, 8, 8, 8)
 """Between two tries to write an end; the last one again and again."""
+_MOST_LINGERING = 1000
+"""Each beat renews the lease of each. Who deletes and orders again any faster than that waits for
+the Housekeeper, and others behind them."""
 _WITH_RESULT = ("completed", "reused")
 _PURGED = "result_purged"
 
@@ -73,8 +76,8 @@ class Attempts:
         self.suspects = Suspects()
 
     def __len__(self) -> int:
-        """Those that have work ahead of them."""
-        return len(self._tasks) - len(self._lingering)
+        """Those that have work ahead of them, and those that linger beyond the most that may."""
+        return len(self._tasks) - min(len(self._lingering), _MOST_LINGERING)
 
     @property
     def tasks(self) -> Sequence["asyncio.Task[None]"]:

@@ -1182,6 +1182,33 @@ def test_who_waits_for_a_purge_holds_up_nobody(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_no_more_wait_for_a_purge_than_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.dispatch.attempts._MOST_LINGERING", 3)
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        dispatcher = await commit_results(rig)
+        requests = [make_request(f"job{number}") for number in range(20)]
+        for request in requests:
+            rig.jobs.create(request)
+        purges = []
+        for request in requests:
+            await rig.until(request.id, JobStatus.COMPLETED)
+            purges.append(rig.jobs.delete("shop", request.id))
+            rig.jobs.create(replace(request, id=f"{request.id}-again"))
+        # Two slots: up to four attempts beyond the three are let in, and two with the last of them.
+        while len(dispatcher._attempts) <= 4:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        assert 8 <= rig.jobs.counts()[JobStatus.IN_PROGRESS] <= 9
+        for purge in purges:
+            rig.jobs.purged(purge)
+        for request in requests:
+            await rig.until(f"{request.id}-again", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
 def test_the_api_is_told_what_an_eta_needs_and_how_good_it_was(tmp_path: Path) -> None:
     async def scenario() -> None:
         rig = Rig(tmp_path)

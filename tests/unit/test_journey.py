@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from deployments.denoiser import Denoised, StepDone, Waiting
 from deployments.dispatch.journey import Journey, Stages
 from deployments.handover import ReplicaSilent
 from monitoring.stages import StageCall
+from serve.schemas import Video
 from storage.errors import StoreUnavailable
 from storage.jobs import Job, JobEvent, JobStatus, Stage, VideoFile
 from tests.sample_jobs import VIDEO, make_request
@@ -71,15 +73,16 @@ class Rig:
         self.on_report: Callable[[Stage], object] = lambda _: None
         self.denoiser = Handle(lambda: Events(*denoising))
         self.video_encoder = Handle(lambda: Events(*next(calls)))
+        self.job = Job(
+            request=make_request("job"),
+            status=JobStatus.IN_PROGRESS,
+            created_at=0.0,
+            attempt=1,
+            epoch=1,
+        )
         self.journey = Journey(
             Stages(*cast(Any, (plain(1), plain(1), plain(Decoded(None, 0.1)), self.video_encoder))),
-            Job(
-                request=make_request("job"),
-                status=JobStatus.IN_PROGRESS,
-                created_at=0.0,
-                attempt=1,
-                epoch=1,
-            ),
+            self.job,
             StageCall("job", 1, "cpu"),
             make_request("job").sampling,
             self._report,
@@ -158,6 +161,15 @@ def test_a_store_that_is_away_is_waited_for_between_two_tries_to_store() -> None
     assert asyncio.run(rig.run()) is VIDEO
     waited = [(Stage.WAITING_STORAGE, STEPS)]
     assert rig.told == [*ENCODED, *DECODED, *PUBLISHED, *waited, *PUBLISHED]
+
+
+@pytest.mark.parametrize("fault", [StoreUnavailable("away"), DEATH])
+def test_a_video_that_is_encoded_again_keeps_its_progress(fault: Exception) -> None:
+    rig = Rig(ALONE, (Stage.STORING, fault), STORED)
+    asyncio.run(rig.run())
+    shown = [Video.of(replace(rig.job, stage=stage, step=step)) for stage, step in rig.told]
+    progress = [video.progress for video in shown]
+    assert progress == sorted(progress)
 
 
 @pytest.mark.parametrize("stage", [Stage.ENCODING_VIDEO, Stage.STORING])

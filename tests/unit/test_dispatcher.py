@@ -226,7 +226,7 @@ class Rig:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.dispatch.journey._STORAGE_WAITS_S", (0.01, 0.01))
     monkeypatch.setattr("deployments.dispatcher._HAND_OUT_S", 0.01)
-    monkeypatch.setattr("deployments.dispatch.attempts._WAITS_S", (0.05,) * 4)
+    monkeypatch.setattr("deployments.dispatch.ends._WAITS_S", (0.05,) * 4)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

@@ -88,7 +88,7 @@ def test_the_last_spans_are_sent_before_the_process_ends(monkeypatch: pytest.Mon
     # None but the last words would send them.
     monkeypatch.setattr(tracing, "_EXPORT_EVERY_MS", 3_600_000)
     monkeypatch.setattr(sigterm, "_turn_away", lambda: None)
-    monkeypatch.setattr(sigterm.ray, "get", lambda ended, timeout: ended)
+    monkeypatch.setattr("deployments.sigterm.ray.get", lambda ended, timeout: ended)
     exporter = InMemorySpanExporter()
     provider = tracing.trace_to(exporter, "VideoAPI", "r1")
     try:

@@ -2,8 +2,7 @@
 
 import asyncio
 import traceback
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from ray.exceptions import RaySystemError, RayTaskError
@@ -25,7 +24,7 @@ class Stage:
     def encode(self, value: object) -> object:
         return len(value)  # type: ignore[arg-type]
 
-    async def denoise(self, value: object) -> Any:
+    async def denoise(self, value: object) -> AsyncIterator[object]:
         yield len(value)  # type: ignore[arg-type]
 
     def publish(self, value: object) -> Iterator[object]:

@@ -5,6 +5,7 @@ A trace goes from process to process as a W3C `traceparent`, which calls and job
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Thread
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -23,6 +24,7 @@ _W3C = TraceContextTextMapPropagator()
 _HEADER = "traceparent"
 _OFF = trace.NoOpTracer()
 _tracer: trace.Tracer = _OFF
+_provider: TracerProvider | None = None
 
 
 class TracingConfig(BaseModel):
@@ -57,7 +59,7 @@ def trace_to(
 ) -> TracerProvider:
     """The same to any exporter. The provider is our own: the global one is Serve's, where its
     tracing is on."""
-    global _tracer
+    global _tracer, _provider
     resource = Resource(
         {
             "service.namespace": "shopreel",
@@ -69,8 +71,19 @@ def trace_to(
     provider.add_span_processor(
         BatchSpanProcessor(exporter, schedule_delay_millis=_EXPORT_EVERY_MS)
     )
-    _tracer = provider.get_tracer("shopreel")
+    _tracer, _provider = provider.get_tracer("shopreel"), provider
     return provider
+
+
+def send_spans(patience_s: float) -> None:
+    """Now, those that have ended: for a process that leaves no time to send them. A collector that
+    does not take them in `patience_s` does not get them."""
+    if _provider is None:
+        return
+    # A thread, as `force_flush` heeds no timeout (opentelemetry-sdk 1.45).
+    sending = Thread(target=_provider.force_flush, name="last-spans", daemon=True)
+    sending.start()
+    sending.join(patience_s)
 
 
 def begin_span(

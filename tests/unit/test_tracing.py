@@ -4,12 +4,14 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 from starlette.applications import Starlette
@@ -21,7 +23,15 @@ from starlette.testclient import TestClient
 from deployments.dispatch.trail import followed
 from monitoring import tracing
 from monitoring.stages import StageCall, stage
-from monitoring.tracing import TracingConfig, begin_span, span, start_tracing, trace_to, traceparent
+from monitoring.tracing import (
+    TracingConfig,
+    begin_span,
+    send_spans,
+    span,
+    start_tracing,
+    trace_to,
+    traceparent,
+)
 from serve.edge.middleware import RequestId
 from serve.edge.tracking import ORIGIN, Origin
 from storage.errors import StoreUnavailable
@@ -50,6 +60,7 @@ class Collector:
 @pytest.fixture(autouse=True)
 def _off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "_tracer", tracing._tracer)
+    monkeypatch.setattr(tracing, "_provider", tracing._provider)
 
 
 @pytest.fixture
@@ -211,3 +222,33 @@ def id_of(span: ReadableSpan) -> int:
 
 def parent_of(span: ReadableSpan) -> Any:
     return span.parent and span.parent.span_id
+
+
+class DeafCollector(SpanExporter):
+    """Takes nothing, for as long as it is deaf."""
+
+    def __init__(self) -> None:
+        self.asked, self.deaf_no_more = Event(), Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.asked.set()
+        self.deaf_no_more.wait()
+        return SpanExportResult.FAILURE
+
+
+def test_a_collector_that_takes_nothing_keeps_nobody() -> None:
+    deaf = DeafCollector()
+    provider = trace_to(deaf, "VideoAPI", "r1")
+    with span("the last", CALLER):
+        pass
+    try:
+        send_spans(0.1)
+        assert deaf.asked.is_set()
+    finally:
+        deaf.deaf_no_more.set()
+        provider.shutdown()
+
+
+def test_where_nothing_is_traced_there_is_nothing_to_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_provider", None)
+    send_spans(0.0)

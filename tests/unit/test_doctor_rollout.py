@@ -88,6 +88,13 @@ def _few(cluster: dict[str, Any]) -> None:
     cluster["workerGroupSpecs"][0] |= {"minReplicas": 1, "maxReplicas": 1}
 
 
+def _two_cpus_beside_a_card(cluster: dict[str, Any]) -> None:
+    """The denoiser takes both, and the decoder on its card finds none."""
+    cluster["workerGroupSpecs"][1]["maxReplicas"] = 1
+    resources = cluster["workerGroupSpecs"][1]["template"]["spec"]["containers"][0]["resources"]
+    resources["requests"]["cpu"] = "2"
+
+
 def _smaller_cards(cluster: dict[str, Any]) -> None:
     cluster["workerGroupSpecs"][1]["labels"]["vram-gb"] = "40"
 
@@ -96,9 +103,10 @@ def _smaller_cards(cluster: dict[str, Any]) -> None:
     ("change", "says"),
     [
         (_unlabel, "labels {'tier': 'a100'} of Denoiser-a100"),
-        (_no_cards, "none of them has room for Denoiser-rtx4090"),
+        (_no_cards, "no node has room for Denoiser-rtx4090 (1 GPU, 2 CPU)"),
         (_narrow, "a replica of TextEncoder books 4 CPUs and no node for it has more than 3"),
         (_few, "labelled {'pool': 'cpu'} book 11.7 CPUs and Ray has 8"),
+        (_two_cpus_beside_a_card, "labelled {'tier': 'a100'} book 3 CPUs and Ray has 2"),
         (_smaller_cards, "counts on 80 GB, a card has 40"),
     ],
 )
@@ -117,7 +125,7 @@ def test_pools_that_stop_short_of_the_most_replicas_are_warned_of(tmp_path: Path
     checks = of_pools(changed(tmp_path, fewer))
     assert checks["pools"].status == "ok"
     assert checks["pools at most"].status == "warn"
-    assert "Denoiser-rtx4090" in checks["pools at most"].found
+    assert "'tier': 'rtx4090'} book 32 CPUs" in checks["pools at most"].found
 
 
 def test_a_replica_that_no_single_node_holds_has_no_room() -> None:

@@ -15,6 +15,7 @@ import ray
 import yaml
 from ray.dashboard.modules.reporter import reporter_agent
 
+from catalog.run.submission import STOPPED
 from cluster.kuberay import RayService
 from serve.config import LoadedConfig, load
 from tests.manifests_k8s import (
@@ -227,6 +228,8 @@ def test_secrets_come_by_reference_and_the_example_has_them_all() -> None:
             if "value" in variable:
                 assert not re.search("KEY|SECRET|TOKEN|PASSWORD|URL", variable["name"])
                 continue
+            if "fieldRef" in variable["valueFrom"]:  # of the pod itself
+                continue
             reference = variable["valueFrom"]["secretKeyRef"]
             used.setdefault(reference["name"], set()).add(reference["key"])
     auth = rayservice()["spec"]["rayClusterConfig"]["authOptions"]
@@ -337,6 +340,38 @@ def test_nobody_but_the_cluster_its_operator_and_runs_reaches_rays_ports(
     (catalogue,) = of_kind("CronJob")
     labels = catalogue["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
     assert labels == {"app.kubernetes.io/component": "catalogue"}
+
+
+def test_a_night_is_stood_by_and_its_second_pod_goes_on_with_the_first_ones_run() -> None:
+    (cron,) = of_kind("CronJob")
+    job = cron["spec"]["jobTemplate"]["spec"]
+    assert job["backoffLimit"] > 0
+    (rule,) = job["podFailurePolicy"]["rules"]  # else a run that was cancelled begins again
+    assert rule["action"] == "FailJob"
+    assert STOPPED in rule["onExitCodes"]["values"]
+    assert 1 not in rule["onExitCodes"]["values"]  # nobody answered
+    (container,) = job["template"]["spec"]["containers"]
+    assert "--follow" in container["args"]  # else a driver that is killed stays dead until morning
+    (output,) = [word for word in container["args"] if word.startswith("--output=")]
+    variables = {v["name"]: v for v in container["env"]}
+    (used,) = re.findall(r"\$\((\w+)\)", output)
+    path = variables[used]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert path == "metadata.labels['batch.kubernetes.io/job-name']"  # of the Job, not of the pod
+
+
+def test_the_nightly_run_reads_the_manifest_that_was_applied() -> None:
+    """From a ConfigMap, which the head of the file says how to make: an image would have an old
+    one."""
+    (cron,) = of_kind("CronJob")
+    spec = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    (config,) = [w.partition("=")[2] for w in container["args"] if w.startswith("--config=")]
+    (mount,), (volume,) = container["volumeMounts"], spec["volumes"]
+    assert mount["name"] == volume["name"]
+    assert config == f"{mount['mountPath']}/{RAYSERVICE.name}"
+    text = (KUBERNETES / "catalogue.yaml").read_text().replace("\\\n#", "")
+    (made,) = re.findall(r"create configmap (\S+) .*--from-file=(\S+)", text)
+    assert made == (volume["configMap"]["name"], f"cluster/kubernetes/{RAYSERVICE.name}")
 
 
 def test_the_weights_job_fetches_what_the_pods_serve(loaded: LoadedConfig) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from threading import Thread
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -37,7 +38,15 @@ class TracingConfig(BaseModel):
         default_factory=dict, description="sent with every export, for collectors that ask for keys"
     )
     ratio: float = Field(
-        1.0, ge=0, le=1, description="kept, of traces that begin here; a caller decides on its own"
+        1.0,
+        ge=0,
+        le=1,
+        description="kept, of traces that begin here; of a trusted caller's: its own",
+    )
+    trust_callers: bool = Field(
+        False,
+        description="go on with the traces of callers, as they have sampled them: where all of them"
+        " are yours. Else each request begins a trace of its own, which is linked to its caller's",
     )
     timeout_s: float = Field(5.0, gt=0, description="for one export; spans that wait are bounded")
 
@@ -92,14 +101,20 @@ def begin_span(
     *,
     kind: SpanKind = SpanKind.INTERNAL,
     begun_at: float | None = None,
+    link: str | None = None,
 ) -> Span:
     """A span under `parent`, a traceparent; without one it begins a trace. Whoever begins it ends
-    it. `begun_at` is in Unix seconds, now if left out."""
+    it. `begun_at` is in Unix seconds, now if left out; `link`, a traceparent, decides nothing."""
     if _tracer is _OFF:
         return trace.INVALID_SPAN
-    context = _W3C.extract({} if parent is None else {_HEADER: parent})
     begun_at_ns = None if begun_at is None else int(begun_at * 1e9)
-    return _tracer.start_span(name, context, kind, start_time=begun_at_ns)
+    linked = trace.get_current_span(_remote(link)).get_span_context()
+    links = [trace.Link(linked)] if linked.is_valid else None
+    return _tracer.start_span(name, _remote(parent), kind, links=links, start_time=begun_at_ns)
+
+
+def _remote(traceparent: str | None) -> Context:
+    return _W3C.extract({} if traceparent is None else {_HEADER: traceparent})
 
 
 def record_span(name: str, parent: str | None, begun_at: float) -> None:

@@ -211,4 +211,4 @@ def _told() -> Iterator[None]:
         raise typer.Exit(2) from e
     except _FAULTS as e:
         console.print("[red]error:[/]", str(e), highlight=False, markup=False)
-        raise typer.Exit(1) from e
+        raise typer.Exit(e.exit_code if isinstance(e, RunEnded) else 1) from e

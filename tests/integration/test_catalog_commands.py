@@ -123,6 +123,24 @@ def test_whoever_follows_a_run_outlasts_a_dashboard_and_drivers_that_are_lost(
     assert "2 of 2: 2 videos" in capsys.readouterr().out
 
 
+def test_whoever_follows_a_run_that_stops_can_tell_it_from_one_to_try_again(
+    shop: Shop, cluster: OneShop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = shop.products(3)
+    for row in rows:
+        row["image_uri"] = "nowhere.jpg"
+    shop.write(rows)
+    options = {"manifest_uri": str(shop.manifest), "output_uri": shop.output.uri}
+    with Maker(shop.service), pytest.raises(typer.Exit) as stopped:
+        run_run(options | {"max_failures": "1"}, "default", False, True, cluster)
+    assert stopped.value.exit_code == STOPPED
+    assert "rows failed" in capsys.readouterr().err
+    cluster.jobs.lost = 99
+    with pytest.raises(typer.Exit) as lost:
+        run_run(options, "default", False, True, cluster)
+    assert lost.value.exit_code == 1
+
+
 def test_whoever_continues_a_run_is_told_that_its_manifest_has_changed(
     shop: Shop, cluster: OneShop, capsys: pytest.CaptureFixture[str]
 ) -> None:

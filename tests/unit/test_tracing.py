@@ -70,7 +70,7 @@ def collector() -> Iterator[Collector]:
     collector.close()
 
 
-def client(origins: list[Origin]) -> TestClient:
+def client(origins: list[Origin], trust_callers: bool = True) -> TestClient:
     """Of an application behind our middleware, which notes down the origins that it sees."""
 
     async def create(request: Request) -> Response:
@@ -80,7 +80,7 @@ def client(origins: list[Origin]) -> TestClient:
         return Response(status_code=202)
 
     routes = [Route("/v1/videos/{video_id}", create, methods=["GET", "POST"])]
-    app = RequestId(Starlette(routes=routes), echo=True)
+    app = RequestId(Starlette(routes=routes), echo=True, trust_callers=trust_callers)
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -169,12 +169,16 @@ def test_polls_have_a_span_only_where_their_caller_traces_them(collector: Collec
 
 
 @pytest.mark.parametrize("given", ["", "00-zz-zz-01", f"00-{'0' * 32}-{'0' * 16}-01", "ü" * 60])
-def test_a_traceparent_that_is_none_begins_a_new_trace(collector: Collector, given: str) -> None:
+@pytest.mark.parametrize("trust", [True, False])
+def test_a_traceparent_that_is_none_begins_a_new_trace(
+    collector: Collector, given: str, trust: bool
+) -> None:
     headers = {"traceparent": given.encode("latin-1")}
-    response = client([]).post("/v1/videos/7", headers=headers)  # type: ignore[arg-type]
+    response = client([], trust).post("/v1/videos/7", headers=headers)  # type: ignore[arg-type]
     assert response.status_code == 202
     (span,) = collector.spans.values()
     assert span.parent is None
+    assert not span.links
 
 
 def test_a_caller_that_does_not_trace_is_not_traced(collector: Collector) -> None:
@@ -183,6 +187,33 @@ def test_a_caller_that_does_not_trace_is_not_traced(collector: Collector) -> Non
     with followed(leased(make_request("video_7"), origins[0])):
         pass
     assert not collector.spans
+
+
+def test_a_caller_that_is_not_trusted_is_linked_to_and_decides_nothing(
+    collector: Collector,
+) -> None:
+    """The default: whoever reaches the API could have every poll traced otherwise, or none of its
+    jobs."""
+    assert not TracingConfig().trust_callers
+    origins: list[Origin] = []
+    http = client(origins, trust_callers=False)
+    http.get("/v1/videos/7", headers={"traceparent": CALLER})
+    assert not collector.spans
+    http.post("/v1/videos/7", headers={"traceparent": f"{CALLER[:-2]}00"})
+    (span,) = collector.spans.values()
+    assert span.parent is None
+    assert span.context.trace_id != int("ab" * 16, 16)
+    (link,) = span.links
+    assert (link.context.trace_id, link.context.span_id) == (int("ab" * 16, 16), int("cd" * 8, 16))
+    assert origins[-1].traceparent is not None
+    assert origins[-1].traceparent.split("-")[1] == f"{span.context.trace_id:032x}"
+
+
+def test_no_ratio_is_evaded_by_a_caller_that_is_not_trusted() -> None:
+    collector = Collector(ratio=0.0)
+    client([], trust_callers=False).post("/v1/videos/7", headers={"traceparent": CALLER})
+    assert not collector.spans
+    collector.close()
 
 
 def test_the_ratio_holds_for_whole_traces() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from catalog.manifest.pinned import PinnedManifest
 from catalog.manifest.rows import BadRow, Row
 from catalog.report.summary import RunPlan
-from catalog.results.commit import finished_shards, read_markers, standing_marker
+from catalog.results.commit import finished_shards, read_markers, read_standing
 from catalog.results.output import RunOutput
 from catalog.results.part import Shard, read_part
 from catalog.results.row import RowStatus
@@ -20,7 +20,6 @@ from catalog.run.options import RunOptions
 from catalog.run.plan import read_plan, shards_of
 from catalog.run.row_jobs import NEW_JOBS, is_job_key, is_lost, job_key, row_of_key
 from storage.batches import SqlBatches
-from storage.errors import ObjectNotFound
 from storage.jobs import Job, JobStatus
 
 _SHARDS_A_PAGE = 32
@@ -124,11 +123,7 @@ class BatchItems:
             (marker,) = read_markers(self._output, [marker_key])
             if status is not None and not marker.tally.count(RowStatus(status.value)):
                 return
-            try:
-                data = self._output.objects.get(marker.part_key)
-            except ObjectNotFound:  # replaced a moment ago: its failed rows were tried again
-                marker = standing_marker(self._output, shard.id) or marker
-                data = self._output.objects.get(marker.part_key)
+            marker, data = read_standing(self._output, marker)
             table = read_part(marker.part_key, data)
             columns = [name for name in _COLUMNS if name in table.column_names]
             first = max(0, after + 1 - shard.first_row)

@@ -102,11 +102,17 @@ def stop(options: RunOptions, tenant: str, command: Sequence[str], drivers: Driv
     Raises RunEnded where none could, and what DriverJobs raise."""
     for _ in range(1 + _RESTARTS):
         drivers.start(options, tenant, command)  # unless one is at work
-        while (job := drivers.find(options.run_id)) is not None and job.is_at_work:
-            time.sleep(_POLL_S)
+        job = wait_for_end(options.run_id, drivers)
         if job is not None and not job.is_lost:
             return _end_of(job, drivers) or "it had ended before"
     raise RunEnded("none of its drivers could cancel its jobs: each was lost")
+
+
+def wait_for_end(run_id: str, drivers: DriverJobs) -> DriverJob | None:
+    """The run's last driver, once it is at work no more. Raises what DriverJobs raise."""
+    while (job := drivers.find(run_id)) is not None and job.is_at_work:
+        time.sleep(_POLL_S)
+    return job
 
 
 def words_on(progress: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ from tests.manifests_k8s import (
 from tests.shared_data import shared_data
 
 KUBERNETES_VERSION = "1.33"
-OPERATORS_KINDS = {"RayService", "PodMonitor"}
+OPERATORS_KINDS = {"RayService", "PodMonitor", "Probe"}
 AGENT_PORT = 52365  # KubeRay's default of dashboard-agent-listen-port
 PODS = [*ray_pods(), *other_pods()]
 

@@ -1019,6 +1019,7 @@ def test_replicas_that_are_moved_looked_at_again_updated_or_stopped_are_not_gone
     for state in ("RUNNING", *leaving):
         assert not Replicas.of({state: 1, "STARTING": 1}).are_gone
     assert Replicas.of({"STARTING": 1}).are_gone
+    assert Replicas.of({"STARTING": 2, "RUNNING": 1}) == Replicas(running=1, starting=2)
     assert Replicas.of(dict.fromkeys(leaving, 1)) == Replicas(running=0, leaving=4)
 
 

@@ -35,7 +35,7 @@ from tests.shared_data import shared_data
 
 LOGS_AND_TRACES = KUBERNETES.parents[1] / "docs" / "logs-and-traces.md"
 KUBERNETES_VERSION = "1.33"
-OPERATORS_KINDS = {"RayService", "PodMonitor"}
+OPERATORS_KINDS = {"RayService", "PodMonitor", "Probe"}
 AGENT_PORT = 52365  # KubeRay's default of dashboard-agent-listen-port
 PODS = [*ray_pods(), *other_pods()]
 PODS_AND_MORE = [*PODS, *(replace(p, name=f"{p.name}, shipped") for p in ray_pods(optional=True))]

@@ -18,6 +18,7 @@ from deployments.dispatch.tally import count_start, count_video
 from deployments.dispatch.trail import followed
 from deployments.dispatch.verdict import Retry, Verdict, judge
 from diffusion.errors import OutOfMemory
+from diffusion.params import SamplingParams
 from monitoring import metrics
 from monitoring.stages import StageCall
 from monitoring.tracing import span
@@ -95,10 +96,11 @@ class Attempts:
         attempt = job.current_attempt
         self.stop(job.id)  # an earlier one, whose lease ran out under us, owns nothing now
         if job.tier:
-            self._fleet.enter(job, job.tier)
+            work = self._run(job, self._fleet.enter(job, job.tier))
             self._foresight.begin(job)
             count_start(job, job.tier)
-        work = self._run(job) if job.tier else self._turn_away(job)
+        else:
+            work = self._turn_away(job)
         self._under_way[attempt] = job
         self._tasks[attempt] = asyncio.create_task(work)
         self._tasks[attempt].add_done_callback(lambda _: self._ended(attempt))
@@ -160,9 +162,9 @@ class Attempts:
         self._fleet.leave(attempt)
         self._changed()
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job, sampling: SamplingParams) -> None:
         with followed(job) as call:
-            outcome, write = await self._outcome(job, call)
+            outcome, write = await self._outcome(job, sampling, call)
             with span("recording", call.traceparent):
                 try:
                     outcome = await self._write(job, outcome, write)
@@ -182,12 +184,15 @@ class Attempts:
         write = partial(self._jobs.fail, code="does_not_fit", message=message)
         await self._write(job, "failed", write)
 
-    async def _outcome(self, job: Job, call: StageCall) -> tuple[str, Write]:
+    async def _outcome(
+        self, job: Job, sampling: SamplingParams, call: StageCall
+    ) -> tuple[str, Write]:
         """Run the job; how it ended, and the write that records it."""
         try:
             if video := await self._results.find(job.request):
                 return "reused", partial(self._jobs.complete, video=video)
-            video = await self._journey(job, call).run(self._fleet.tiers[job.tier or ""].denoiser)
+            journey = self._journey(job, sampling, call)
+            video = await journey.run(self._fleet.tiers[job.tier or ""].denoiser)
         except asyncio.CancelledError:
             return "released", self._released("worker_lost", charge=False)
         except OutOfMemory as error:
@@ -221,9 +226,8 @@ class Attempts:
             return self.suspects.lost(job.id, step)
         return verdict.retry is Retry.CHARGED
 
-    def _journey(self, job: Job, call: StageCall) -> Journey:
+    def _journey(self, job: Job, sampling: SamplingParams, call: StageCall) -> Journey:
         attempt, tier = job.current_attempt, job.tier or ""
-        sampling = self._fleet.tiers[tier].clips[attempt].sampling
 
         def report(stage: Stage, step: int) -> None:
             self._at[attempt] = stage, step

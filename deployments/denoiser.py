@@ -134,9 +134,9 @@ class Denoiser:
         image: Timed["ImageCondition"],
         start: "EncodedStart | None" = None,
     ) -> AsyncIterator[Waiting | StepDone | JobEvent | Denoised]:
-        """Yield a Waiting at once, and whenever others go first; a StepDone whenever the clip's
-        turn comes, and per step, a few a second at most; what went otherwise than planned; and the
-        Denoised at the end.
+        """Yield a Waiting at once, another when the clip has joined, and one whenever others go
+        first; a StepDone whenever the clip's turn comes, and per step, a few a second at most; what
+        went otherwise than planned; and the Denoised at the end.
 
         Begins where an earlier attempt's checkpoint stands, else at `start`, else at noise.
         Cancelling the stream stops the clip after the step in flight and leaves a checkpoint.
@@ -158,7 +158,7 @@ class Denoiser:
                 step = resumed_at = await self._join(order, text.value, image.value, begins_at)
                 if resumed_at:
                     yield JobEvent(time.time(), "resumed", f"after step {resumed_at}")
-                    yield Waiting(resumed_at)
+                yield Waiting(resumed_at)
                 reported = time.monotonic()
                 while not isinstance(event := await events.get(), Finished):
                     if isinstance(event, Exception):

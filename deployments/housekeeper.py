@@ -7,6 +7,7 @@ and collecting twice finds nothing the second time.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -42,7 +43,9 @@ class HousekeeperConfig(StageConfig):
     )
     tidy_every_s: float = Field(3600.0, gt=0, description="each time lists the whole bucket")
     audit_every_s: float = Field(
-        60.0, gt=0, description="looks up the results of 200 jobs completed lately, at most"
+        60.0,
+        gt=0,
+        description="looks up the results of jobs completed since, and of 200 of the day's again",
     )
 
 
@@ -133,9 +136,14 @@ class Housekeeper:
         log.info("tidied: %s", self._collector.run_once())
 
     def _audit(self) -> None:
-        found = self._auditor.look()
-        metrics.LOST_RESULTS.keep(len(found.lost))
-        metrics.DUPLICATE_RESULTS.keep(len(found.duplicate))
-        for what, job_ids in (("lost", found.lost), ("another one", found.duplicate)):
-            if job_ids:
-                log.error("results that are %s: %s", what, ", ".join(sorted(job_ids)[:20]))
+        while True:
+            found = self._auditor.look()
+            metrics.LOST_RESULTS.keep(len(found.lost))
+            metrics.DUPLICATE_RESULTS.keep(len(found.duplicate))
+            metrics.AUDIT_LAG.keep(self._auditor.behind_s or 0.0)
+            for what, job_ids in (("lost", found.lost), ("another one", found.duplicate)):
+                if job_ids:
+                    log.error("results that are %s: %s", what, ", ".join(sorted(job_ids)[:20]))
+            if self._auditor.behind_s is None:
+                metrics.AUDITED_AT.keep(time.time())
+                return

@@ -20,11 +20,14 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from deployments.leaving import when_stopping
+from monitoring.tracing import send_spans
 
 log = logging.getLogger(__name__)
 
 _LAST_WORDS_S = 0.5
 """For answers that have been given to leave the process: Ray sends them in threads of its own."""
+_LAST_SPANS_S = 1.0
+"""For the collector of traces, where there is one."""
 
 _told = Event()
 
@@ -99,6 +102,7 @@ def _finish(this: Any, grace_s: float) -> None:
         ray.get(this.perform_graceful_shutdown.remote(), timeout=grace_s)
     except GetTimeoutError:
         log.warning("requests are cut off after %.0f s", grace_s)
+    send_spans(_LAST_SPANS_S)
     time.sleep(_LAST_WORDS_S)
 
 

@@ -289,6 +289,11 @@ def load(path: Path) -> LoadedConfig:
     return LoadedConfig(path, document, parse(_args(document), str(path)), service)
 
 
+def ray_token() -> str | None:
+    """Of Ray's own ports, where the environment names it."""
+    return os.environ.get("RAY_AUTH_TOKEN")
+
+
 def _args(document: Mapping[str, Any]) -> dict[str, Any]:
     (application,) = document["applications"]
     args: dict[str, Any] = application.get("args", {})

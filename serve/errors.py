@@ -52,6 +52,9 @@ PERMISSION = "permission_error"
 ERROR_CODE = "error_code"
 """In a request's scope: the code that `respond` has answered with."""
 
+SHED = frozenset({"queue_full", "overloaded", "server_busy"})
+"""Codes of a 503 that sends load away on purpose. Any other 503 is a failure of the service."""
+
 _LONGEST_MESSAGE = 2000  # characters
 
 CHALLENGE: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}

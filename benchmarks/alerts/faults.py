@@ -13,7 +13,7 @@ import httpx2
 from sqlalchemy import select, text, update
 
 from benchmarks.alerts.scarce import LARGE_SIDE
-from benchmarks.alerts.shop import SLOTS, TENANT, TIER, Shop
+from benchmarks.alerts.shop import MOST_QUEUED, TENANT, TIER, Shop
 from benchmarks.alerts.small_root import small_node
 from benchmarks.alerts.watch import NotFired, Watch
 from cluster.tiers import TierConfig
@@ -47,21 +47,11 @@ def small_faults(shop: Shop, watch: Watch) -> None:
     shop.objects.put(key, one.to_json(), "application/json")
 
 
-def dispatcher_dies(shop: Shop, watch: Watch) -> None:
-    """Nobody renews the leases of what is in flight."""
-    clips = [shop.accepted(num_inference_steps=200, size="128x128") for _ in range(SLOTS)]
-    shop.until(lambda: sum(shop.job(clip).step > 0 for clip in clips) == SLOTS)
-    fault = f"the Dispatcher killed (SIGKILL) with {SLOTS} clips in flight"
-    watch.begin(fault, "LeasesRunOut")
-    shop.kill("Dispatcher")
-    watch.await_all("LeasesRunOut", patience_s=120)
-    _cancel(shop, clips)
-
-
 def bucket_away(shop: Shop, watch: Watch) -> None:
     clip = shop.accepted(**_LONG)
     shop.until(lambda: shop.job(clip).step > 3)
-    caused = ("StorageErrors", "RequestsShed", "CheckpointsStale")
+    creating = (f"Creation{pace}" for pace in _PACES)
+    caused = ("StorageErrors", "CheckpointsStale", *creating)
     watch.begin("the S3 server stopped", *caused)
     shop.s3.stop()
     try:
@@ -73,11 +63,12 @@ def bucket_away(shop: Shop, watch: Watch) -> None:
 
 
 def weights_gone(shop: Shop, watch: Watch) -> None:
-    """No denoiser can start: people wait, a batch stands still. Meanwhile photos are lost and a row
-    is damaged. When the weights are back, videos come late, and those without a photo fail."""
+    """No denoiser can start: people wait, a batch stands still. Meanwhile photos are lost, a row is
+    damaged and the queue fills up. When the weights are back, videos come late, and those without a
+    photo fail."""
     weights = shop.data / "models" / "tiny"
     away = weights.with_name("away")
-    waiting = ("NoReplicasReady", "QueueOld", "BatchStalled")
+    waiting = ("NoReplicasReady", "TierEmpty", "QueueOld", "BatchStalled")
     fault = "the weights gone from the disk, the denoiser killed (SIGKILL); people and a batch wait"
     watch.begin(fault, *waiting)
     weights.rename(away)
@@ -91,6 +82,7 @@ def weights_gone(shop: Shop, watch: Watch) -> None:
             shop.objects.delete(shop.job(job_id).request.photo_key)
         watch.await_all(*waiting, patience_s=120)
         _damaged_row(shop, watch)
+        _queue_full(shop, watch)
         time.sleep(max(0.0, accepted_at + _LATE_S - time.monotonic()))
     except NotFired:
         away.rename(weights)
@@ -111,10 +103,21 @@ def _damaged_row(shop: Shop, watch: Watch) -> None:
     """It is looked at like all others; half of the requests are for it."""
     victim, *_ = shop.visited
     caused = [f"ApiAvailability{pace}" for pace in _PACES]
+    watch.await_silence(*caused, patience_s=60)  # the bucket was away before
     kept = _set_request(shop, victim, "{}")
     watch.begin(f"the row of one of {len(shop.visited)} videos in demand damaged by hand", *caused)
     watch.await_all(*caused, patience_s=90)
     _set_request(shop, victim, kept)
+
+
+def _queue_full(shop: Shop, watch: Watch) -> None:
+    while shop.order().status_code == 202:
+        pass
+    watch.begin(
+        f"as many jobs queued as may be, {MOST_QUEUED}; people go on asking", "RequestsShed"
+    )
+    with _asking(shop):
+        watch.await_all("RequestsShed", patience_s=120)
 
 
 def table_is_newer(shop: Shop, watch: Watch) -> None:
@@ -190,7 +193,6 @@ _PACES = ("BurnFast", "BurnSlow", "BurnLow")
 
 FAULTS = (
     small_faults,
-    dispatcher_dies,
     bucket_away,
     weights_gone,
     table_is_newer,

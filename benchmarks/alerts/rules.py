@@ -56,7 +56,7 @@ class Alert:
         time without one: the bound's share of the longest window, or the age that it asks for."""
         if found := _SECONDS.search(self.expr):
             return float(found[2])
-        if not self.windows_s or "increase(" in self.expr:
+        if "rate(" not in self.expr:  # of counts, or of the moment
             return 0.0
         bounds = [math.prod(float(part) for part in found if part) for found in self._ratios]
         return bounds[0] * max(self.windows_s)

@@ -28,7 +28,9 @@ from storage.jobs import Job, VideoFile
 from storage.object_store import S3ObjectStore
 
 TENANT, TIER = "default", "cpu"
-SLOTS = 8  # so that a Dispatcher that dies leaves more than three leases behind
+MOST_QUEUED = 110  # more than the faults want to wait, few enough to fill the queue
+_SLOTS = 8
+_AUDIT_EVERY_S = 5.0  # the half hour of AuditSilent is half a minute here
 _LOOKS_PER_S = 10
 _PATIENCE_S = 120.0
 SMALL = {"size": "64x64", "num_frames": 8, "num_inference_steps": 2}
@@ -155,7 +157,9 @@ def _config(folder: Path, s3: EmbeddedS3, hook: str, import_path: str) -> Path:
     (application,) = document["applications"]
     application["import_path"] = import_path
     args = application["args"]
-    args["tiers"][0] |= {"max_ongoing_requests": SLOTS, "interactive_slots": SLOTS - 2}
+    args["tiers"][0] |= {"max_ongoing_requests": _SLOTS, "interactive_slots": _SLOTS - 2}
+    args["limits"] |= {"max_queued_jobs": MOST_QUEUED}
+    args["stages"]["housekeeper"] = {"audit_every_s": _AUDIT_EVERY_S}
     args["egress"] = {"webhook_hosts": [hook], "networks": ["127.0.0.0/8"]}
     args["webhooks"] = {"secrets": ["a secret of a benchmark, of one machine"]}
     args["object_store"] = {

@@ -17,10 +17,23 @@ _JOINS_S, _ENDS_S = 60.0, 10.0
 _SCRIPT = """
 set -e
 mount -t tmpfs -o size={size} tmpfs {at}
-mkdir {at}/upper {at}/work {at}/root
-mount -t overlay overlay -o lowerdir=/,upperdir={at}/upper,workdir={at}/work {at}/root
-for part in proc dev sys; do mount --rbind /$part {at}/root/$part; done
-exec chroot {at}/root "$@"
+mkdir {at}/upper {at}/work {at}/rootfs
+mount -t overlay overlay -o lowerdir=/,upperdir={at}/upper,workdir={at}/work {at}/rootfs
+for part in proc dev sys; do mount --rbind /$part {at}/rootfs/$part; done
+exec chroot {at}/rootfs "$@"
+"""
+# `ray start` lets nobody join a cluster that listens on loopback alone, as this one does.
+_NODE = """
+import signal, sys
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+params = RayParams(
+    gcs_address=sys.argv[1], node_ip_address="127.0.0.1", num_cpus=0,
+    object_store_memory=80_000_000, min_worker_port=0, max_worker_port=0, node_manager_port=0,
+    dashboard_agent_listen_port=0, include_log_monitor=False,
+)
+Node(params, head=False, shutdown_at_exit=False, spawn_reaper=False)
+signal.pause()
 """
 
 
@@ -45,17 +58,13 @@ class SmallNode:
 @contextmanager
 def small_node(ray_address: str) -> Iterator[SmallNode]:
     """Joins the cluster without a CPU to give. Raises NoSmallRoot."""
-    ray = str(Path(sys.executable).with_name("ray"))
-    start = [ray, "start", f"--address={ray_address}", "--node-ip-address=127.0.0.1"]
-    start += ["--num-cpus=0", "--object-store-memory=80000000", "--block"]
+    start = [sys.executable, "-c", _NODE, ray_address]
     with TemporaryDirectory(prefix="root-") as temp, TemporaryFile() as log:
         script = _SCRIPT.format(size=_SIZE_BYTES, at=temp)
         command = ["unshare", "--mount", "bash", "-c", script, "bash", *start]
-        # A one-machine cluster lets no second node in otherwise; it is on loopback all the same.
-        environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        node = psutil.Process(process.pid)
         nodes = _alive()
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        node = psutil.Process(process.pid)
         try:
             if not _has_joined(process, nodes):
                 log.seek(0)

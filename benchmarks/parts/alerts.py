@@ -26,7 +26,13 @@ HEALTHY_S = 60.0
 
 NOT_CAUSED: Mapping[str, str] = {
     "GpuHot": "no card here",
+    "GpuMemoryFull": "no card here",
     "GpuXidError": "no card here, so no dcgm-exporter either",
+    "GpuXidNoted": "no card here, so no dcgm-exporter either",
+    "LeasesRunOut": "it takes a Dispatcher that is lost again and again for 20 minutes",
+    "ProbeFailed": "no ingress here, and no blackbox-exporter",
+    "ReplicasShort": "one node here, which has room for every replica",
+    "VolumeAlmostFull": "no kubelet here",
 }
 
 
@@ -76,6 +82,7 @@ def _run(folder: Path, rules: Path, not_caused: dict[str, str]) -> dict[str, Fir
 
 def _figures(alert: Alert, fired: Fired | None, reason: str | None) -> dict[str, Any]:
     shipped = {
+        "expr": alert.expr,
         "severity": alert.severity,
         "for_s": alert.for_s,
         "windows_s": sorted({*alert.windows_s}),

@@ -1,18 +1,20 @@
 """What became of each row of a batch so far, a page at a time.
 
-Finished shards are read from their parts; rows of the others from the pinned manifest and the job
-table. A page looks into so many shards and no more, however few of their rows it wants.
+Finished shards are read from their parts, and from the job table where a row is tried again; rows
+of the others from the pinned manifest and the job table. A page looks into so many shards and no
+more, however few of their rows it wants.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from catalog.manifest.pinned import PinnedManifest
 from catalog.manifest.rows import BadRow, Row
 from catalog.report.summary import RunPlan
-from catalog.results.commit import finished_shards, read_markers, standing_marker
+from catalog.results.commit import finished_shards, read_markers, read_standing
 from catalog.results.output import RunOutput
 from catalog.results.part import Shard, read_part
 from catalog.results.row import RowStatus
@@ -20,7 +22,6 @@ from catalog.run.options import RunOptions
 from catalog.run.plan import read_plan, shards_of
 from catalog.run.row_jobs import NEW_JOBS, is_job_key, is_lost, job_key, row_of_key
 from storage.batches import SqlBatches
-from storage.errors import ObjectNotFound
 from storage.jobs import Job, JobStatus
 
 _SHARDS_A_PAGE = 32
@@ -84,10 +85,11 @@ class BatchItems:
         finished = finished_shards(self._output)
         if status is ItemStatus.PENDING:
             shards = [shard for shard in shards if shard.id not in finished]
+        live = cache(self._live_jobs)  # by one query, where a page needs it at all
         items: list[Item] = []
         for shard in shards[:_SHARDS_A_PAGE]:
             marker_key = finished.get(shard.id)
-            rows = self._finished(marker_key) if marker_key else self._unfinished(manifest)
+            rows = self._finished(marker_key, live) if marker_key else self._unfinished(manifest)
             for item in rows(shard, status, after):
                 if status in (None, item.status):
                     items.append(item)
@@ -105,35 +107,36 @@ class BatchItems:
 
     def _live(self, status: ItemStatus, plan: RunPlan, after: int, limit: int) -> Page:
         """Few at any time, so straight from the job table."""
-        run_id = self._output.run_id
-        jobs = self._batches.live_jobs(self._tenant, run_id)
-        by_row = {row_of_key(key): job for key, job in jobs.items() if is_job_key(run_id, key)}
+        by_row = self._live_jobs()
         wanted = JobStatus.QUEUED if status is ItemStatus.QUEUED else JobStatus.IN_PROGRESS
         found = [
-            Item(row, status, job.request.sku, job.id)
+            _under_way(row, job)
             for row, job in sorted(by_row.items(), key=lambda pair: pair[0])
             if row > after and job.status is wanted
         ]
         items = found[:limit]
         return Page(items, items[-1].row if items else plan.rows - 1, len(found) > limit)
 
+    def _live_jobs(self) -> Mapping[int, Job]:
+        run_id = self._output.run_id
+        jobs = self._batches.live_jobs(self._tenant, run_id)
+        return {row_of_key(key): job for key, job in jobs.items() if is_job_key(run_id, key)}
+
     def _finished(
-        self, marker_key: str
+        self, marker_key: str, live: Callable[[], Mapping[int, Job]]
     ) -> Callable[[Shard, ItemStatus | None, int], Iterator[Item]]:
         def rows(shard: Shard, status: ItemStatus | None, after: int) -> Iterator[Item]:
             (marker,) = read_markers(self._output, [marker_key])
             if status is not None and not marker.tally.count(RowStatus(status.value)):
                 return
-            try:
-                data = self._output.objects.get(marker.part_key)
-            except ObjectNotFound:  # replaced a moment ago: its failed rows were tried again
-                marker = standing_marker(self._output, shard.id) or marker
-                data = self._output.objects.get(marker.part_key)
+            marker, data = read_standing(self._output, marker)
             table = read_part(marker.part_key, data)
             columns = [name for name in _COLUMNS if name in table.column_names]
             first = max(0, after + 1 - shard.first_row)
             for cells in table.select(columns).slice(first).to_pylist():
-                yield Item(**cells | {"status": ItemStatus(cells["status"])})
+                item = Item(**cells | {"status": ItemStatus(cells["status"])})
+                again = None if item.status is ItemStatus.OK else live().get(item.row)
+                yield _under_way(item.row, again) if again else item
 
         return rows
 
@@ -185,6 +188,10 @@ class BatchItems:
         score = quality.score or 0.0 if quality else 0.0
         good = score >= self._options.min_score
         return ItemStatus.OK if good else ItemStatus.IN_PROGRESS  # another seed is on its way
+
+
+def _under_way(row: int, job: Job) -> Item:
+    return Item(row, ItemStatus(job.status.value), job.request.sku, job.id)
 
 
 _COLUMNS: tuple[Any, ...] = Item.__slots__

@@ -7,10 +7,12 @@ late can take nothing away. A part without a marker (its driver died in between)
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from catalog.results.errors import PartDamaged
 from catalog.results.marker import ShardMarker
@@ -19,6 +21,9 @@ from catalog.results.part import Shard, marker_of, write_part
 from catalog.results.row import ResultRow, ResultSchema
 from storage.errors import ObjectNotFound
 from storage.object_store import ObjectStore
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 _PARQUET = "application/vnd.apache.parquet"
 _NUMBERS = re.compile(r"/(?:part-)?(\d+)(?:\.r(\d+))?\.(?:json|parquet)$")
@@ -103,16 +108,35 @@ def standing_marker(output: RunOutput, shard: int) -> ShardMarker | None:
 
 def read_markers(output: RunOutput, keys: Iterable[str]) -> Iterator[ShardMarker]:
     """In the order of `keys`, read ahead a few at a time. Raises MarkerDamaged."""
-    for key, data in read_all(output.objects, list(keys)):
+    keys = list(keys)
+    for key, data in zip(keys, _read_ahead(output.objects.get, keys), strict=True):
         yield ShardMarker.read(key, data)
 
 
-def read_all(objects: ObjectStore, keys: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Keys with their objects, in order, a few at a time. Raises ObjectNotFound."""
+def read_standing(output: RunOutput, marker: ShardMarker) -> tuple[ShardMarker, bytes]:
+    """`marker` with its part, or where another driver has replaced that by now, the marker and the
+    part that stand instead. Raises ObjectNotFound for a part that is gone and was not replaced."""
+    while True:
+        try:
+            return marker, output.objects.get(marker.part_key)
+        except ObjectNotFound:
+            standing = standing_marker(output, marker.shard)
+            if standing is None or standing.round <= marker.round:
+                raise
+            marker = standing
+
+
+def read_standing_parts(
+    output: RunOutput, markers: Sequence[ShardMarker]
+) -> Iterator[tuple[ShardMarker, bytes]]:
+    """`read_standing` of each, in order, read ahead a few at a time."""
+    return _read_ahead(partial(read_standing, output), markers)
+
+
+def _read_ahead(read: Callable[[S], T], of: Sequence[S]) -> Iterator[T]:
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
-        for start in range(0, len(keys), _READERS):
-            some = keys[start : start + _READERS]
-            yield from zip(some, pool.map(objects.get, some), strict=True)
+        for start in range(0, len(of), _READERS):
+            yield from pool.map(read, of[start : start + _READERS])
 
 
 def _commit(

@@ -18,7 +18,13 @@ from catalog.manifest.pinned import PinnedManifest, Shard
 from catalog.manifest.rows import BadRow, Row
 from catalog.report.publish import publish_report
 from catalog.report.summary import RunPlan, RunSummary, summarise
-from catalog.results.commit import commit_shard, finished_shards, replace_shard, sweep_parts
+from catalog.results.commit import (
+    commit_shard,
+    finished_shards,
+    read_standing,
+    replace_shard,
+    sweep_parts,
+)
 from catalog.results.errors import ResultsError
 from catalog.results.marker import ShardMarker
 from catalog.results.part import read_part
@@ -101,6 +107,9 @@ class Driver:
                             continue
                         await self._room.acquire()
                         todo = await self._insist(self._todo, shard, standing)
+                        if todo is None:
+                            self._room.release()
+                            continue
                         results = [await self._begin(*row, shard, standing, tasks) for row in todo]
                         tasks.create_task(self._finish(shard, standing, results))
                 looking.cancel()
@@ -109,13 +118,16 @@ class Driver:
 
     def _todo(
         self, shard: Shard, standing: ShardMarker | None
-    ) -> list[tuple[Row | BadRow, ResultRow | None]]:
-        """The shard's rows, with what became of them where it was made before."""
+    ) -> list[tuple[Row | BadRow, ResultRow | None]] | None:
+        """The shard's rows, with what became of them where it was made before; None where another
+        driver has tried them again since `standing` was read."""
         rows = islice(self._manifest.read(shard), shard.rows)
         if standing is None:
             return [(row, None) for row in rows]
-        part = read_part(standing.part_key, self._rows.output.objects.get(standing.part_key))
-        found = map(self._schema.restored, part.to_pylist())
+        now, data = read_standing(self._rows.output, standing)
+        if now.round > standing.round:
+            return None
+        found = map(self._schema.restored, read_part(now.part_key, data).to_pylist())
         made = {result.row: result for result in found}
         return [(row, made[row.index]) for row in rows]
 

@@ -29,6 +29,7 @@ class Replicas:
 
     running: int
     leaving: int = 0  # they take no more, and still serve what they have
+    starting: int = 0  # or wait for a node that has room
 
     @classmethod
     def of(cls, states: Mapping[str, int]) -> "Replicas":
@@ -37,7 +38,11 @@ class Replicas:
         denoiser hands its clips out as soon as it is told. One that has died leaves that state
         within a round of the controller."""
         leaving = ("PENDING_MIGRATION", "RECOVERING", "UPDATING", "STOPPING")
-        return cls(states.get("RUNNING", 0), sum(states.get(state, 0) for state in leaving))
+        return cls(
+            states.get("RUNNING", 0),
+            sum(states.get(state, 0) for state in leaving),
+            states.get("STARTING", 0),
+        )
 
     @property
     def are_gone(self) -> bool:
@@ -86,6 +91,7 @@ class Fleet:
         }
         self.cost = cost
         self.missing: list[str] = []  # deployments that should have a replica and have none
+        self.starting: Mapping[str, int] = {}  # replicas that do not run yet, by deployment
         self._floor = floor
         self._ladders: dict[str, Ladder] = {}  # of jobs that ran out of memory, by id
         self._queued: Mapping[tuple[str, Priority], Work] | None = None  # since the first plan
@@ -114,6 +120,7 @@ class Fleet:
         for tier in self.tiers.values():
             found = counts.get(tier.config.deployment_name, Replicas(0))
             tier.replicas, tier.is_gone = found.running, found.are_gone
+        self.starting = {name: found.starting for name, found in counts.items()}
         may_be_empty = {
             tier.config.deployment_name
             for tier in self.tiers.values()

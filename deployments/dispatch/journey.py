@@ -35,7 +35,7 @@ class Stages:
 class Journey:
     """One attempt at one job. `report` hears of every stage and step, `note` of what goes
     otherwise than planned, and `freed` of the moment when the slot is free again. A denoiser
-    that says nothing for `silence_s` between two steps is taken for lost."""
+    that has a clip's checkpoint and then says nothing for `silence_s` is taken for lost."""
 
     def __init__(
         self,
@@ -135,13 +135,16 @@ class Journey:
             self._call,
         )
         events = denoiser.denoise.remote(order, *conditions)
-        now = asyncio.get_running_loop().time
-        silence = asyncio.timeout(None)
+        loop = asyncio.get_running_loop()
+        silence, heard = asyncio.timeout(None), False
         try:
             async with silence:
                 async for event in events:
-                    # Not before the first word: a clip may have to wait for its replica to start.
-                    silence.reschedule(now() + self._silence_s)
+                    # A clip may have to wait for its replica to start; and after the first word,
+                    # for its checkpoint, which a slow store hands out when it can.
+                    if heard:
+                        silence.reschedule(loop.time() + self._silence_s)
+                    heard = True
                     self._hear(event)
                     if isinstance(event, Denoised):
                         result = event

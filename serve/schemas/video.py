@@ -245,8 +245,9 @@ def _expires_at(job: Job, kept_s: float | None) -> int | None:
 _PERCENT_AFTER_DENOISING = {
     Stage.DECODING: 92,
     Stage.ENCODING_VIDEO: 95,
-    Stage.STORING: 98,
-    Stage.WAITING_STORAGE: 98,
+    # No more: whatever storing fails of, the video is encoded again, and nobody's bar goes back.
+    Stage.STORING: 95,
+    Stage.WAITING_STORAGE: 95,
 }
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -176,22 +175,17 @@ class Videos:
         return await asyncio.to_thread(self._jobs.get, tenant, video_id)
 
     async def wait(self, tenant: str, video: Video, wait_s: float) -> tuple[Video, bool]:
-        """The video when it has ended, or as it is after `wait_s`. False: too many wait already, so
-        it is as it was."""
+        """The video when it has ended, or as it is after `wait_s`. False: it was not waited for so
+        long, as too many wait already, or this replica leaves."""
         try:
             self._lingering.enter(tenant)
         except ApiError:
             return video, False
         try:
-            async with asyncio.timeout(wait_s), aclosing(self.watch.follow(video.id)) as states:
-                async for job in states:
-                    if job.status.is_terminal:
-                        break
-        except TimeoutError:
-            pass
+            waited = await self.watch.wait(video.id, wait_s)
         finally:
             self._lingering.leave(tenant)
-        return await self.get(tenant, video.id), True
+        return await self.get(tenant, video.id), waited
 
     async def events(
         self, tenant: str, video_id: str, last_event_id: str | None, may_listen: MayListen

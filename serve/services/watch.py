@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from storage.job_contract import JobStore
@@ -73,6 +73,18 @@ class Watch:
             topic.listeners -= 1
             if not topic.listeners and self._topics.get(job_id) is topic:
                 del self._topics[job_id]
+
+    async def wait(self, job_id: str, wait_s: float) -> bool:
+        """For the job's end, `wait_s` at most. False: cut short, as this is closed or the job was
+        deleted."""
+        ended = False
+        try:
+            async with asyncio.timeout(wait_s), aclosing(self.follow(job_id)) as states:
+                async for job in states:
+                    ended = job.status.is_terminal
+        except TimeoutError:
+            return True
+        return ended
 
     async def _poll(self) -> None:
         while self._topics:

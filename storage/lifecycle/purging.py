@@ -1,7 +1,7 @@
 """What follows a deleted job: its objects, and its result when no other job refers to that."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -129,13 +129,31 @@ class Purger:
             standing = set(db.scalars(rows))
         gone = [purge.job_id for purge in batch if purge.job_id not in standing]
         doomed = [(purge.tenant, purge.result_id) for purge in batch if purge.result_id]
-        self.delete_results(doomed)
+        commits = self._read_all(doomed)
+        # The reads may have taken longer than another process, a Housekeeper that replaces this
+        # one, needed to delete all this and to forget it: what is read now may be made anew.
+        due = self._still_due(batch)
+        self._delete({address: commits[address] for address in doomed if address in due})
         self._delete_jobs(gone)
 
+    def _still_due(self, batch: Sequence[Purge]) -> set[Address]:
+        """Results whose objects nobody has deleted by now, by the notes."""
+        due = purges.c.seq.in_([purge.seq for purge in batch]) & purges.c.gone_at.is_(None)
+        with self._store.database.reading() as db:
+            rows = db.execute(select(purges.c.tenant, purges.c.result_id).where(due))
+            return {(row.tenant, row.result_id) for row in rows}
+
     def delete_results(self, addresses: Sequence[Address]) -> None:
+        """Of a tenant that nobody works for any more."""
+        self._delete(self._read_all(addresses))
+
+    def _read_all(self, addresses: Sequence[Address]) -> dict[Address, bytes | None]:
+        return dict(zip(addresses, self._pool.map(self._read, addresses), strict=True))
+
+    def _delete(self, results: Mapping[Address, bytes | None]) -> None:
         """The commits first: what they name must be there for as long as they stand."""
         commits, files = [], []
-        for address, data in zip(addresses, self._pool.map(self._read, addresses), strict=True):
+        for address, data in results.items():
             if data is None:
                 continue  # its files are now like any other attempt's that no commit names
             commits.append(keys.result_key(*address))

@@ -45,7 +45,10 @@ def kinds(job: Job) -> list[str]:
 
 
 def test_row_32_api_told_to_end(cluster: FragileCluster) -> None:
-    """The only replica, with a create, one that waits, a download and a listener on their way."""
+    """The only replica, with a create, one that waits, a download and a listener on their way.
+
+    It never says false at /readyz: Serve's proxy hands the one that leaves nothing new, and holds
+    what comes until another one is there."""
     url, known = cluster.live.url, cluster.job_ids()
     manifest = Random(32).randbytes(24 << 20)
     form = {"purpose": "batch"}

@@ -53,6 +53,23 @@ def test_items_tell_of_rows_that_are_done_under_way_and_to_come(desk: Desk) -> N
         assert not found["has_more"]
 
 
+def test_a_failed_row_that_is_tried_again_is_under_way_and_nothing_else(desk: Desk) -> None:
+    made = desk.create()
+    drive(desk, made, [RowStatus.OK, RowStatus.FAILED, RowStatus.FAILED])
+    key = job_key(made["run_id"], 1, 0, 0, 1)
+    fields = {"batch_id": made["run_id"], "sku": "p1", "seed": 1}
+    again = desk.service.create(headers=desk.keys["shop"], key=key, **fields).json()["id"]
+    items = f"/batches/{made['id']}/items"
+
+    def told(**params: str) -> list[tuple[int, str, str | None]]:
+        page = desk.ask("GET", items, params=params).json()["data"]
+        return [(item["row"], item["status"], item["video_id"]) for item in page]
+
+    assert told()[1:] == [(1, "queued", again), (2, "failed", None)]
+    assert told(status="queued") == [(1, "queued", again)]
+    assert told(status="failed") == [(2, "failed", None)]
+
+
 def test_an_item_is_the_last_job_that_its_row_asked_for(desk: Desk) -> None:
     made = desk.create()
     drive(desk, made, [RowStatus.OK] * 3, rows=6)

@@ -16,7 +16,7 @@ from catalog.run.cancel import ask_to_cancel
 from catalog.run.errors import RunCancelled
 from catalog.run.progress import read_progress
 from storage.jobs import JobStatus
-from storage.object_store import ObjectStoreConfig
+from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from tests.faults.served import on_socket
 from tests.faults.tcp_proxy import TcpProxy
 from tests.integration.service import Service, jpeg
@@ -122,6 +122,28 @@ def test_what_failed_under_an_asking_is_not_tried_again_by_its_next_driver(shop:
         for _ in range(2):
             shop.run(retry_failed=True, submission="one")
     assert len(maker.made) == 1
+
+
+def test_a_shard_that_another_driver_has_tried_again_meanwhile_is_finished(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = shop.products(1)
+    rows[0]["prompt"] = "break it slowly to the left"
+    shop.write(rows)
+    read = S3ObjectStore.get
+
+    def get(store: S3ObjectStore, key: str) -> bytes:
+        if key == shop.output.part_key(0):
+            monkeypatch.undo()
+            shop.run(retry_failed=True, submission="one")
+        return read(store, key)
+
+    with Maker(shop.service) as maker:
+        shop.run()
+        monkeypatch.setattr(S3ObjectStore, "get", get)
+        assert shop.run(retry_failed=True, submission="two").complete
+    assert rounds(shop) == [1]
+    assert len(maker.made) == 2
 
 
 def test_a_driver_that_finds_its_run_cancelled_cancels_what_a_killed_one_left(shop: Shop) -> None:

@@ -19,11 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from catalog.report.errors_csv import write_errors
 from catalog.report.publish import publish_report
+from catalog.report.summary import summarise
 from catalog.results.commit import (
     commit_shard,
     finished_shards,
     read_markers,
+    read_standing,
     replace_shard,
     standing_marker,
     sweep_parts,
@@ -32,7 +35,7 @@ from catalog.results.errors import MarkerDamaged, PartDamaged, PartOfAnother
 from catalog.results.marker import ShardMarker
 from catalog.results.output import RunOutput
 from catalog.results.row import ResultRow
-from storage.errors import StoreUnavailable
+from storage.errors import ObjectNotFound, StoreUnavailable
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from tests.sample_results import (
     BEGAN,
@@ -246,6 +249,32 @@ def test_a_sweep_beside_a_driver_at_work_loses_no_shard(
     second = again(output, first, 2)
     assert standing_marker(output, 3) == second
     assert whole(output) == list(SPAN.indices)
+
+
+def test_errors_are_told_of_the_part_that_stands_whatever_the_summary_saw(
+    output: RunOutput, tmp_path: Path
+) -> None:
+    """Another driver replaces parts in between."""
+    spans = [Span(0, 0, 10), Span(1, 10, 10)]
+    first, second = (commit(output, span) for span in spans)
+    before = summarise(output, plan_of(20, 2))
+    assert before.faulty
+    mended = [ok_row(row) for row in spans[0].indices]
+    replace_shard(output, FINGERPRINT, spans[0], first, mended, SCHEMA, "again")
+    still = [replace(row, attempts=7) for row in rows_of(spans[1])]
+    replace_shard(output, FINGERPRINT, spans[1], second, still, SCHEMA, "again")
+    assert write_errors(output, before, tmp_path / "errors.csv") == 1
+    with (tmp_path / "errors.csv").open(encoding="utf-8-sig", newline="") as file:
+        header, line = csv.reader(file)
+    assert (header[0], line[header.index("row")]) == ("row", "19")
+    assert line[header.index("attempts")] == "7"
+
+
+def test_a_part_that_is_gone_and_was_not_replaced_is_missed(output: RunOutput) -> None:
+    marker = commit(output)
+    output.objects.delete(marker.part_key)
+    with pytest.raises(ObjectNotFound, match="part-00003"):
+        read_standing(output, marker)
 
 
 def test_anothers_part_is_not_adopted(output: RunOutput, s3: ObjectStoreConfig) -> None:

@@ -149,7 +149,7 @@ def test_a_video_passes_every_stage_of_the_contract_and_none_twice(stages: Stage
     for told in ("progress", "step"):
         assert (values := [state[told] for state in listener.told]) == sorted(values), told
     behind = [listener.first(Stage(stage)) for stage in way[-3:]]
-    assert [state["progress"] for state in behind] == [92, 95, 98]
+    assert [state["progress"] for state in behind] == [92, 95, 95]
     # Nothing is left but these stages; a denoising that was held up is no measure of its own rest.
     ahead = [state["eta_seconds"] for state in behind]
     assert ahead == sorted(ahead, reverse=True)

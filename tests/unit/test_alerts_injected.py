@@ -2,13 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from benchmarks.alerts.rules import ALERTS, Alert, alerts, duration, seconds, write_scaled
-from benchmarks.alerts.table import HEAD, markdown
+from benchmarks.alerts.table import HEAD, is_measured, markdown
 from benchmarks.machine import RESULTS
 from benchmarks.parts.alerts import NOT_CAUSED
 from tests.promtool import ROOT, promtool
@@ -58,6 +59,7 @@ def test_one_divisor_for_all_times_of_an_alert(alert: Alert) -> None:
         ("QueueOld", 60),
         ("BatchStalled", 900),
         ("WebhooksGivenUp", 0),
+        ("StorageErrors", 6),  # 1 % of ten minutes; that there are more than five, at once
     ],
 )
 def test_how_long_a_fault_lasts_before_an_alert_is_true(name: str, true_after_s: int) -> None:
@@ -80,17 +82,29 @@ def test_no_row_is_left_of_an_alert_that_is_gone() -> None:
 
 def test_the_table_is_that_of_the_recorded_figures() -> None:
     assert HEAD[0] in PAGE
-    assert markdown(FIGURES) in PAGE
+    assert markdown(FIGURES, alerts()) in PAGE
 
 
-def test_what_was_not_injected_has_a_case_of_promtool_in_which_it_fires() -> None:
-    cases = yaml.safe_load(ALERTS.with_name("alerts_test.yaml").read_text())["tests"]
+def test_a_figure_of_another_expression_or_none_at_all_is_told() -> None:
+    (alert,) = (alert for alert in alerts() if alert.name == "QueueOld")
+    changed = replace(alert, expr=alert.expr.replace("60", "90"))
+    longer = replace(alert, for_s=alert.for_s + 60)
+    assert is_measured(alert, FIGURES["QueueOld"])
+    assert "changed since; not measured again" not in markdown(FIGURES, [alert])
+    for other in (changed, longer):
+        assert not is_measured(other, FIGURES["QueueOld"])
+        assert "changed since; not measured again" in markdown(FIGURES, [other])
+    assert "not measured" in markdown({}, [alert])
+
+
+def test_what_was_not_measured_has_a_case_of_promtool_in_which_it_fires() -> None:
     fires = {
         case["alertname"]
-        for test in cases
+        for file in ("alerts_test.yaml", "alerts_days_test.yaml")
+        for test in yaml.safe_load(ALERTS.with_name(file).read_text())["tests"]
         for case in test["alert_rule_test"]
         if case["exp_alerts"]
     }
-    left_out = {name for name, alert in FIGURES.items() if "not_injected" in alert}
+    left_out = {alert.name for alert in alerts() if not is_measured(alert, FIGURES.get(alert.name))}
     assert left_out <= fires
     assert {*NOT_CAUSED} <= left_out

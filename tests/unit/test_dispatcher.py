@@ -23,6 +23,7 @@ from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone, Waiting
 from deployments.dispatch.attempts import Attempts
 from deployments.dispatch.fleet import Replicas
+from deployments.dispatch.results import Results
 from deployments.dispatch.verdict import Retry, judge
 from deployments.dispatcher import Dispatcher, DispatcherConfig
 from deployments.handover import HandoverLost
@@ -39,7 +40,7 @@ from storage import keys
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
 from storage.facts import SqlFacts
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.jobs import Job, JobRequest, JobStatus, Stage, VideoFile
+from storage.jobs import Attempt, Job, JobRequest, JobStatus, Stage, VideoFile
 from storage.object_store import S3ObjectStore
 from tests import sample_jobs
 from tests.sample_jobs import MAX_ATTEMPTS, VIDEO
@@ -233,7 +234,7 @@ class Rig:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.dispatch.journey._STORAGE_WAITS_S", (0.01, 0.01))
     monkeypatch.setattr("deployments.dispatcher._HAND_OUT_S", 0.01)
-    monkeypatch.setattr("deployments.dispatch.attempts._WAITS_S", (0.05,) * 4)
+    monkeypatch.setattr("deployments.dispatch.ends._WAITS_S", (0.05,) * 4)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -328,13 +329,45 @@ def test_a_dead_denoiser_is_charged_and_a_poison_job_ends(tmp_path: Path) -> Non
     async def scenario() -> None:
         rig = Rig(tmp_path)
         rig.faults["denoise"] = [DEATH] * (MAX_ATTEMPTS + 1)
-        await rig.start()
+        dispatcher = await rig.start()
         rig.jobs.create(make_request("job"))
         job = await rig.until("job", JobStatus.FAILED)
         # The first loss is nobody's fault: the clip had got further. Then it gets no further.
         assert (job.error_code, job.attempt) == ("worker_lost", MAX_ATTEMPTS + 1)
+        while len(dispatcher._attempts):
+            await asyncio.sleep(0.01)
+        assert not dispatcher._attempts.suspects.lost("job", 1)  # nothing is kept of it
         rig.jobs.create(make_request("next"))
         await rig.until("next", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+def test_the_end_of_an_attempt_that_lost_its_job_costs_the_next_one_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease ran out under it; a suspect stays one, and is kept apart."""
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        attempts = dispatcher._attempts
+        rig.jobs.create(make_request("job"))
+        while not attempts.progress():
+            await asyncio.sleep(0.01)
+        for loop in dispatcher._loops:
+            loop.cancel()
+        for suspect in ("job", "other"):
+            attempts.suspects.lost(suspect, 0)
+        monkeypatch.setattr(rig.jobs, "_clock", lambda: time.time() + 3600)
+        (again,) = rig.jobs.lease(dispatcher._epoch, {"job": "cpu"})
+        (first,) = attempts.tasks
+        attempts.start(again)
+        await asyncio.wait([first])
+        assert attempts.jobs == [again]
+        rig.jobs.create(make_request("other"))
+        assert attempts.suspects.without([rig.job("other")], attempts.jobs) == []
 
     run(scenario)
 
@@ -943,6 +976,32 @@ def test_a_job_whose_tier_goes_in_the_moment_it_starts_goes_to_another(
     run(scenario)
 
 
+def test_a_job_whose_tier_goes_while_its_result_is_looked_for_goes_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has answered: its task goes on before the cancel comes, without its slot."""
+    find = Results.find
+    stranded: list[Attempt] = []
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path, lease_s=3600)
+        dispatcher = await rig.start()
+
+        async def find_and_strand(self: Results, request: JobRequest) -> VideoFile | None:
+            found = await find(self, request)
+            if not stranded:
+                stranded.append(rig.job("job").current_attempt)
+                dispatcher._attempts.strand(stranded)
+            return found
+
+        monkeypatch.setattr(Results, "find", find_and_strand)
+        rig.jobs.create(make_request("job"))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert (job.attempt, [event.kind for event in job.events]) == (2, ["worker_lost"])
+
+    run(scenario)
+
+
 def test_a_clip_on_a_node_that_drains_is_left_to_hand_itself_out(tmp_path: Path) -> None:
     """Serve counts its replica no more as running; it still is, and takes no new clip. The same
     where Serve stops it: the clip ends as Preempted, its checkpoint stored."""
@@ -968,6 +1027,7 @@ def test_replicas_that_are_moved_looked_at_again_updated_or_stopped_are_not_gone
     for state in ("RUNNING", *leaving):
         assert not Replicas.of({state: 1, "STARTING": 1}).are_gone
     assert Replicas.of({"STARTING": 1}).are_gone
+    assert Replicas.of({"STARTING": 2, "RUNNING": 1}) == Replicas(running=1, starting=2)
     assert Replicas.of(dict.fromkeys(leaving, 1)) == Replicas(running=0, leaving=4)
 
 
@@ -1127,6 +1187,33 @@ def test_who_waits_for_a_purge_holds_up_nobody(tmp_path: Path) -> None:
         assert await dispatcher.drain(grace_s=0.05) == len(requests)
         counts = rig.jobs.counts()
         assert (counts[JobStatus.IN_PROGRESS], counts[JobStatus.QUEUED]) == (0, len(requests))
+
+    run(scenario)
+
+
+def test_no_more_wait_for_a_purge_than_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.dispatch.attempts._MOST_LINGERING", 3)
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        dispatcher = await commit_results(rig)
+        requests = [make_request(f"job{number}") for number in range(20)]
+        for request in requests:
+            rig.jobs.create(request)
+        purges = []
+        for request in requests:
+            await rig.until(request.id, JobStatus.COMPLETED)
+            purges.append(rig.jobs.delete("shop", request.id))
+            rig.jobs.create(replace(request, id=f"{request.id}-again"))
+        # Two slots: up to four attempts beyond the three are let in, and two with the last of them.
+        while len(dispatcher._attempts) <= 4:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        assert 8 <= rig.jobs.counts()[JobStatus.IN_PROGRESS] <= 9
+        for purge in purges:
+            rig.jobs.purged(purge)
+        for request in requests:
+            await rig.until(f"{request.id}-again", JobStatus.COMPLETED)
 
     run(scenario)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,9 @@ import ray.exceptions
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, StepDone, Waiting
 from deployments.dispatch.journey import Journey, Stages
+from deployments.handover import ReplicaSilent
 from monitoring.stages import StageCall
+from serve.schemas import Video
 from storage.errors import StoreUnavailable
 from storage.jobs import Job, JobEvent, JobStatus, Stage, VideoFile
 from tests.sample_jobs import VIDEO, make_request
@@ -19,12 +22,24 @@ from tests.unit.test_dispatcher import Handle, Response
 STEPS = make_request("job").sampling.num_inference_steps
 DENOISED = Denoised(cast(Any, None), "checkpoints/x", {"denoising": 1.0}, "")
 DEATH = ray.exceptions.ActorDiedError()
+SILENCE_S = 60.0
 
 Told = Sequence[tuple[Stage, int]]
 
 ENCODED: Told = [(Stage.ENCODING, 0), (Stage.WAITING_DENOISER, 0), (Stage.DENOISING, 0)]
 DECODED: Told = [(Stage.DECODING, STEPS)]
 PUBLISHED: Told = [(Stage.ENCODING_VIDEO, STEPS), (Stage.STORING, STEPS)]
+
+
+class Pause:
+    """Says nothing for longer than a denoiser may be silent, by the loop's clock."""
+
+    async def take(self) -> None:
+        loop = asyncio.get_running_loop()
+        then = loop.time() + 2 * SILENCE_S
+        loop.time = lambda: then  # type: ignore[method-assign]
+        for _ in range(3):  # turns of the loop: what is due is done
+            await asyncio.sleep(0)
 
 
 class Events(Response):
@@ -39,7 +54,10 @@ class Events(Response):
             await asyncio.sleep(0)
             if isinstance(event, Exception):
                 raise event
-            yield event
+            if isinstance(event, Pause):
+                await event.take()
+            else:
+                yield event
 
 
 class Rig:
@@ -55,21 +73,22 @@ class Rig:
         self.on_report: Callable[[Stage], object] = lambda _: None
         self.denoiser = Handle(lambda: Events(*denoising))
         self.video_encoder = Handle(lambda: Events(*next(calls)))
+        self.job = Job(
+            request=make_request("job"),
+            status=JobStatus.IN_PROGRESS,
+            created_at=0.0,
+            attempt=1,
+            epoch=1,
+        )
         self.journey = Journey(
             Stages(*cast(Any, (plain(1), plain(1), plain(Decoded(None, 0.1)), self.video_encoder))),
-            Job(
-                request=make_request("job"),
-                status=JobStatus.IN_PROGRESS,
-                created_at=0.0,
-                attempt=1,
-                epoch=1,
-            ),
+            self.job,
             StageCall("job", 1, "cpu"),
             make_request("job").sampling,
             self._report,
             lambda _: None,
             lambda _: None,
-            60.0,
+            SILENCE_S,
         )
 
     def _report(self, stage: Stage, step: int) -> None:
@@ -110,6 +129,19 @@ def test_a_clip_that_others_pass_waits_where_it_stands() -> None:
     ]
 
 
+def test_a_checkpoint_that_is_slow_to_come_is_no_silence() -> None:
+    rig = Rig([Waiting(0), Pause(), JobEvent(0.0, "resumed", ""), Waiting(3), DENOISED], STORED)
+    assert asyncio.run(rig.run()) is VIDEO
+
+
+@pytest.mark.parametrize("last", [Waiting(0), StepDone(1)])
+def test_a_denoiser_that_has_a_clip_and_falls_silent_is_given_up(last: Waiting | StepDone) -> None:
+    rig = Rig([Waiting(0), last, Pause(), DENOISED], STORED)
+    with pytest.raises(ReplicaSilent):
+        asyncio.run(rig.run())
+    assert [call.cancelled for call in rig.denoiser.calls] == [True]
+
+
 def test_a_video_encoder_that_dies_while_it_stores_encodes_again() -> None:
     rig = Rig(ALONE, (Stage.STORING, DEATH), (DEATH,), STORED)
     assert asyncio.run(rig.run()) is VIDEO
@@ -129,6 +161,15 @@ def test_a_store_that_is_away_is_waited_for_between_two_tries_to_store() -> None
     assert asyncio.run(rig.run()) is VIDEO
     waited = [(Stage.WAITING_STORAGE, STEPS)]
     assert rig.told == [*ENCODED, *DECODED, *PUBLISHED, *waited, *PUBLISHED]
+
+
+@pytest.mark.parametrize("fault", [StoreUnavailable("away"), DEATH])
+def test_a_video_that_is_encoded_again_keeps_its_progress(fault: Exception) -> None:
+    rig = Rig(ALONE, (Stage.STORING, fault), STORED)
+    asyncio.run(rig.run())
+    shown = [Video.of(replace(rig.job, stage=stage, step=step)) for stage, step in rig.told]
+    progress = [video.progress for video in shown]
+    assert progress == sorted(progress)
 
 
 @pytest.mark.parametrize("stage", [Stage.ENCODING_VIDEO, Stage.STORING])

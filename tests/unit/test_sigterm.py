@@ -5,9 +5,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import fields
+from typing import Any
 
+import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from ray.serve._private.common import ReplicaQueueLengthInfo
 from ray.serve._private.replica import Replica, ReplicaActor
+
+from deployments import sigterm
+from monitoring import tracing
+from monitoring.tracing import span
 
 # As in a replica: Python's handler is another's, which would wait, and the main thread is not ours.
 REPLICA = """
@@ -60,6 +67,35 @@ print(child.wait(30), told_to_end())
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=60
     )
     assert told.stdout == f"{-signal.SIGTERM} False\n"
+
+
+class Leaving:
+    """Ends what it has, and a span with it."""
+
+    perform_graceful_shutdown: Any
+
+    def __init__(self) -> None:
+        self.perform_graceful_shutdown = self
+
+    def remote(self) -> None:
+        with span("the last", None):
+            pass
+
+
+def test_the_last_spans_are_sent_before_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_tracer", "_provider"):
+        monkeypatch.setattr(tracing, name, getattr(tracing, name))
+    # None but the last words would send them.
+    monkeypatch.setattr(tracing, "_EXPORT_EVERY_MS", 3_600_000)
+    monkeypatch.setattr(sigterm, "_turn_away", lambda: None)
+    monkeypatch.setattr("deployments.sigterm.ray.get", lambda ended, timeout: ended)
+    exporter = InMemorySpanExporter()
+    provider = tracing.trace_to(exporter, "VideoAPI", "r1")
+    try:
+        sigterm._finish(Leaving(), grace_s=1.0)
+        assert [sent.name for sent in exporter.get_finished_spans()] == ["the last"]
+    finally:
+        provider.shutdown()
 
 
 def test_serve_still_has_what_a_leaving_replica_replaces_and_calls() -> None:

@@ -31,6 +31,9 @@ PARTS = (
     "catalog_share",
     "catalog_busy",
     "page",
+    "observability",
+    "alerts",
+    "quality",
 )
 
 

@@ -128,9 +128,7 @@ def compose(args: Mapping[str, Any], render: Render | None) -> Application:
     )
     page = None
     if config.web.enabled:
-        page = serve.deployment(**config.web.options())(
-            observed(WebPage, config.observability)
-        ).bind(config.web, config.limits.photo)
+        page = deployed(WebPage, config.web.options()).bind(config.web, config.limits.photo)
     api = stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI")
     return api.bind(config, card, Admission(cost, floor), dispatcher, housekeeper, page)
 

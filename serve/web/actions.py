@@ -8,7 +8,7 @@ from serve.web.wishes import again, ids_of
 LISTEN = """element.addEventListener('click', (e) => {
   const button = e.target.closest('[data-act]');
   if (!button || (button.dataset.ask && !window.confirm(button.dataset.ask))) return;
-  trigger('click', {act: button.dataset.act, video: button.dataset.video});
+  trigger('click', {act: button.dataset.act, of: button.dataset.of});
 });"""
 """`js_on_load` of an HTML component whose `click` tells which button it was."""
 
@@ -21,7 +21,7 @@ _RATINGS = {"good": 1, "bad": -1}
 async def act(api: Api, said: Any) -> str | None:
     """Does what the button says; the id of the video that it has made. Raises Refused."""
     chosen: dict[str, str] = said if isinstance(said, dict) else {}
-    ids, name = ids_of(chosen.get("video", "")), chosen.get("act")
+    ids, name = ids_of(chosen.get("of", "")), chosen.get("act")
     if not ids:
         return None
     (video_id,) = ids[:1]

@@ -70,28 +70,61 @@ class Api:
         return await self._json("POST", "/v1/prompts:preview", json=fields)
 
     async def upload(self, photo: Path) -> UploadedPhoto:
-        data = await asyncio.to_thread(photo.read_bytes)
-        file = {"file": (photo.name, data)}
-        stored = await self._json("POST", "/v1/files", data={"purpose": "vision"}, files=file)
-        return UploadedPhoto(stored["id"], photo.name)
+        return UploadedPhoto(await self._store(photo, "vision"), photo.name)
+
+    async def upload_manifest(self, manifest: Path) -> str:
+        """Its file's id."""
+        return await self._store(manifest, "batch")
+
+    async def _store(self, path: Path, purpose: str) -> str:
+        data = await asyncio.to_thread(path.read_bytes)
+        file = {"file": (path.name, data)}
+        stored = await self._json("POST", "/v1/files", data={"purpose": purpose}, files=file)
+        return str(stored["id"])
 
     async def create(self, fields: Json) -> Json:
+        return await self._once("/v1/videos", fields)
+
+    async def create_batch(self, fields: Json) -> Json:
+        return await self._once("/v1/batches", fields)
+
+    async def _once(self, path: str, fields: Json) -> Json:
         """A lost answer is asked for again under an idempotency key: it is one job all the same."""
         once = {"Idempotency-Key": uuid.uuid4().hex}
         try:
-            return await self._json("POST", "/v1/videos", json=fields, headers=once)
+            return await self._json("POST", path, json=fields, headers=once)
         except Refused as e:
             if e.code != "unreachable":
                 raise
-        return await self._json("POST", "/v1/videos", json=fields, headers=once)
+        return await self._json("POST", path, json=fields, headers=once)
 
     async def video(self, video_id: str) -> Json:
         return await self._json("GET", f"/v1/videos/{video_id}")
 
     async def videos(self, **asked: str) -> Json:
-        """A page of them, newest first; what is asked for as "" is not."""
-        params = {name: value for name, value in asked.items() if value}
-        return await self._json("GET", "/v1/videos", params=params)
+        """A page of them, newest first."""
+        return await self._json("GET", "/v1/videos", params=_said(asked))
+
+    async def batch(self, batch_id: str) -> Json:
+        return await self._json("GET", f"/v1/batches/{batch_id}")
+
+    async def batches(self, **asked: str) -> Json:
+        """A page of them, newest first."""
+        return await self._json("GET", "/v1/batches", params=_said(asked))
+
+    async def items(self, batch_id: str, **asked: str) -> Json:
+        """A page of a batch's rows, in order."""
+        return await self._json("GET", f"/v1/batches/{batch_id}/items", params=_said(asked))
+
+    async def cancel_batch(self, batch_id: str) -> Json:
+        return await self._json("POST", f"/v1/batches/{batch_id}/cancel")
+
+    async def broken(self) -> list[str]:
+        """What keeps the service from making videos, in its words."""
+        report = _document(await self._answer("GET", "/readyz"))
+        if "broken" not in report:
+            raise _refused(report)
+        return list(report["broken"])
 
     async def delete(self, video_id: str) -> Json:
         return await self._json("DELETE", f"/v1/videos/{video_id}")
@@ -123,18 +156,40 @@ class Api:
     async def _json(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, **more: Any
     ) -> Json:
+        response = await self._answer(method, path, headers, **more)
+        answer = _document(response)
+        if response.is_error:
+            raise _refused(answer)
+        return answer
+
+    async def _answer(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> httpx2.Response:
         said = {**self.headers, **(headers or {})}
         try:
-            response = await self.http.request(
+            return await self.http.request(
                 method, f"{self.base_url}{path}", headers=said, timeout=_TIMEOUT_S, **more
             )
-            answer: Json = response.json()
-        except (httpx2.TransportError, ValueError) as e:  # Serve's proxy itself speaks no JSON
+        except httpx2.TransportError as e:
             raise Refused("unreachable", str(e)) from e
-        if response.is_error:
-            error = answer.get("error") or {}
-            raise Refused(error.get("code") or "internal", error.get("message") or "")
-        return answer
+
+
+def _document(response: httpx2.Response) -> Json:
+    try:
+        document: Json = response.json()
+    except ValueError as e:  # Serve's proxy itself speaks no JSON
+        raise Refused("unreachable", str(e)) from e
+    return document
+
+
+def _refused(answer: Json) -> Refused:
+    error = answer.get("error") or {}
+    return Refused(error.get("code") or "internal", error.get("message") or "")
+
+
+def _said(asked: Mapping[str, str]) -> dict[str, str]:
+    """What is asked for as "" is not."""
+    return {name: value for name, value in asked.items() if value}
 
 
 def _came_in_at(request: HTTPConnection) -> str:

@@ -19,6 +19,9 @@ class WebConfig(BaseModel):
         description="of the HTTP API, as the page calls it; null: the address of Serve's proxy that"
         " the browser's request came in at",
     )
+    grafana_url: str | None = Field(
+        None, pattern=r"^https?://\S+$", description="that the page's Service view links to"
+    )
     max_ongoing_requests: int = Field(
         400, ge=1, description="every open page holds one, and a few while something goes on"
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from catalog.presets import DEFAULT_PRESET
 from serve.web import markup
 from serve.web.actions import LISTEN, QUIET, act
 from serve.web.api import NO_KEY, Api, Json, Refused, UploadedPhoto
-from serve.web.filling import Filling, limits_of, preset_in_force, ranges
+from serve.web.filling import Filling
 from serve.web.form import FIELDS, Form, told, wishes_of
+from serve.web.limits import Offer, allowed
 from serve.web.telling import ENDED
-from serve.web.wishes import NUMBERS, Wishes, ids_of, is_id, wished
+from serve.web.wishes import Wishes, ids_of, is_id, wished
 from serve.web.words import Words
 from video.photo import PhotoLimits
 
@@ -81,36 +82,44 @@ class CreateView:
         words, api = self.words, self.api_of(request)
         ids = ",".join(ids_of(ids))
         try:
-            limits, known = await asyncio.gather(limits_of(api), api.presets())
-            model = await api.video(like) if is_id(like) else None
+            offer = await Offer.of(api)
+            like_what = await api.video(like) if is_id(like) else None
         except Refused:  # the head of the page tells; here the form stays empty
             return [ids, "", *[gr.skip()] * (1 + FIELDS), *await self._look(ids, request)]
-        begun = None if model is None else wished(model)
+        begun = None if like_what is None else wished(like_what)
         wishes, photo = begun or (Wishes(preset=DEFAULT_PRESET), None)
-        category, title, prompt, made, preset, count, fit, *others = told(wishes)
-        numbers, others = others[: len(NUMBERS)], others[len(NUMBERS) :]
-        hints = ranges(words, limits, preset_in_force(known, category, preset))
-        categories = [(words("create.no_category"), "")]
-        categories += [(one["id"].capitalize(), one["id"]) for one in known["categories"]]
-        presets = [
-            (words.get(f"create.presets.{one['id']}", one["id"]), one["id"])
-            for one in known["data"]
-        ]
-        most = limits["max_candidates"]
+        model = offer.model(wishes.model)
+        strength = wishes.motion_strength or offer.models[0]["limits"]["default_motion_strength"]
+        wishes = replace(wishes, model=model["id"], motion_strength=strength)
         return [
             ids,
             "" if photo is None else str(photo),
             "" if photo is None else markup.earlier_photo(words, photo.name),
-            gr.update(choices=categories, value=category),
-            title,
-            prompt,
-            made,
-            gr.update(choices=presets, value=preset),
-            gr.update(maximum=most, visible=most > 1, value=count),
-            fit,
-            *({**one, "value": value} for one, value in zip(hints, numbers, strict=True)),
-            *others,
+            *self._filled_in(offer, wishes),
             *await self._look(ids, request),
+        ]
+
+    def _filled_in(self, offer: Offer, wishes: Wishes) -> list[Any]:
+        """Updates of Form.values."""
+        words, model = self.words, offer.model(wishes.model)
+        preset = offer.preset(wishes.category or "", wishes.preset or "")
+        move, speed, strength, count, negative, seed, smooth, *numbers = allowed(
+            words, model, preset
+        )
+        models = offer.model_choices(words)
+        updates = [
+            gr.update(choices=offer.category_choices(words("create.no_category"))),
+            *[gr.update()] * 3,  # title, prompt, what it was made of
+            gr.update(choices=offer.preset_choices(words)),
+            count,
+            gr.update(),  # fit
+            gr.update(choices=models, visible=len(models) > 1),
+            *(move, speed, strength),
+            *numbers,
+            *(negative, seed, gr.update(), smooth),
+        ]
+        return [
+            {**update, "value": value} for update, value in zip(updates, told(wishes), strict=True)
         ]
 
     async def _start(
@@ -127,9 +136,9 @@ class CreateView:
         if not sources and photo is not None:
             sources = [photo]
         if not sources:
-            return ids, _hint(self.words("create.no_photo"))
+            return ids, markup.hint(self.words("create.no_photo"))
         if not wishes.say_something:
-            return ids, _hint(self.words("create.nothing_said"))
+            return ids, markup.hint(self.words("create.nothing_said"))
         api, troubles = self.api_of(request), []
         created: list[str] = []
         for source in sources:
@@ -156,7 +165,7 @@ class CreateView:
         found = await asyncio.gather(*(_tried(api.video(one)) for one in wanted))
         refused = {one.code: one for one in found if isinstance(one, Refused)}
         if "unreachable" in refused:
-            return [_hint(self.words("page.offline")), gr.skip(), gr.Timer(active=True)]
+            return [markup.hint(self.words("page.offline")), gr.skip(), gr.Timer(active=True)]
         alerts = [markup.alert(self.words, one) for one in refused.values()]
         videos = [one for one in found if not isinstance(one, Refused)]
         ended = [one for one in videos if one["status"] in ENDED]
@@ -178,7 +187,3 @@ async def _tried(call: Awaitable[Json]) -> Json | Refused:
 def _joined(created: Sequence[str], ids: str) -> str:
     """The newest first, and no more than an address has room for."""
     return ",".join([*reversed(created), *ids_of(ids)][:_MOST_SHOWN])
-
-
-def _hint(text: str) -> str:
-    return f'<div class="alert" role="alert"><p>{text}</p></div>'

@@ -8,13 +8,13 @@ from typing import Any
 
 import gradio as gr
 
-from catalog.presets import DEFAULT_PRESET
+from serve.config import CAMERA
 from serve.web import markup
 from serve.web.actions import QUIET
 from serve.web.api import Api, Json, Refused, UploadedPhoto
-from serve.web.form import Form
+from serve.web.form import OF_THE_MODEL, Form
+from serve.web.limits import Offer, allowed
 from serve.web.look import preview
-from serve.web.wishes import BOUNDS, NUMBERS
 from serve.web.words import Words
 from video.photo import PhotoLimits
 
@@ -43,16 +43,16 @@ class Filling:
         )
         form.category.input(self._category, form.category, form.preset, **QUIET)
         gr.on(
-            [form.category.change, form.preset.change],
-            self._hints,
-            [form.category, form.preset],
-            form.numbers,
+            [form.category.change, form.preset.change, form.model.change],
+            self._allow,
+            [form.category, form.preset, form.model],
+            form.of_the_model,
             **QUIET,
         )
         gr.on(
-            [form.files.change, form.preset.change, form.fit.change],
+            [form.files.change, form.preset.change, form.fit.change, form.model.change],
             self._preview,
-            [form.files, form.photo, form.preset, form.fit],
+            [form.files, form.photo, form.preset, form.fit, form.model],
             form.previews,
             trigger_mode="always_last",
             **QUIET,
@@ -61,19 +61,18 @@ class Filling:
     async def _category(self, category: str, request: gr.Request) -> Any:
         """The preset that a category starts from."""
         try:
-            known = await self.api_of(request).presets()
+            return (await Offer.of(self.api_of(request))).preset_of(category)
         except Refused:
             return gr.skip()
-        chosen = [one["preset"] for one in known["categories"] if one["id"] == category]
-        return chosen[0] if chosen else DEFAULT_PRESET
 
-    async def _hints(self, category: str, preset: str, request: gr.Request) -> list[Any]:
-        api = self.api_of(request)
+    async def _allow(
+        self, category: str, preset: str, model: str | None, request: gr.Request
+    ) -> list[Any]:
         try:
-            limits, known = await asyncio.gather(limits_of(api), api.presets())
+            offer = await Offer.of(self.api_of(request))
         except Refused:
-            return [gr.skip()] * len(NUMBERS)
-        return ranges(self.words, limits, preset_in_force(known, category, preset))
+            return [gr.skip()] * OF_THE_MODEL
+        return allowed(self.words, offer.model(model), offer.preset(category, preset))
 
     async def _compose(
         self, category: str, title: str, prompt: str, made: str, request: gr.Request
@@ -102,44 +101,25 @@ class Filling:
         return markup.warnings(self.words, answer["warnings"])
 
     async def _preview(
-        self, files: Sequence[str] | None, earlier: str, preset: str, fit: str, request: gr.Request
+        self,
+        files: Sequence[str] | None,
+        earlier: str,
+        preset: str,
+        fit: str,
+        model: str | None,
+        request: gr.Request,
     ) -> str:
         photo = UploadedPhoto.read(earlier)
         if not files:
             return "" if photo is None else markup.earlier_photo(self.words, photo.name)
-        api = self.api_of(request)
         try:
-            model, known = await asyncio.gather(limits_of(api), api.presets())
+            offer = await Offer.of(self.api_of(request))
         except Refused:
             return ""
-        chosen = preset_in_force(known, "", preset)
-        multiple = model["size_multiple"]
+        chosen, multiple = offer.preset("", preset), offer.model(model)["limits"]["size_multiple"]
         shown = [
             await asyncio.to_thread(preview, Path(file), fit, chosen, multiple, self.photos)
             for file in files[:_MOST_SHOWN]
         ]
-        return markup.previews(self.words, [one for one in shown if one is not None])
-
-
-def ranges(words: Words, limits: Json, preset: Json) -> list[Any]:
-    """Updates of the form's numbers: what they may be, and what they are where left empty."""
-    bounds = {"num_frames": (limits["min_num_frames"], limits["max_num_frames"]), **BOUNDS}
-    return [
-        gr.update(info=words("create.left_empty", low=low, high=high, value=f"{preset[name]:g}"))
-        for name, (low, high) in ((name, bounds[name]) for name in NUMBERS)
-    ]
-
-
-def preset_in_force(known: Json, category: str, preset: str) -> Json:
-    """What the service will use where a field is left empty."""
-    for one in known["categories"]:
-        if one["id"] == category and one["preset"] == preset:
-            defaults: Json = one["defaults"]
-            return defaults
-    chosen: Json = next(one for one in known["data"] if one["id"] == (preset or DEFAULT_PRESET))
-    return chosen
-
-
-async def limits_of(api: Api) -> Json:
-    limits: Json = (await api.models())["data"][0]["limits"]
-    return limits
+        told = "create.preview_camera" if model == CAMERA else "create.preview"
+        return markup.previews(self.words, [one for one in shown if one is not None], told)

@@ -7,10 +7,14 @@ import gradio as gr
 
 from serve.web.wishes import NEGATIVE_CHARS, NUMBERS, Wishes
 from serve.web.words import Words
+from video.camera.move import Speed
 from video.photo import Fit
 
-FIELDS = 7 + len(NUMBERS) + 4
+FIELDS = 11 + len(NUMBERS) + 4
 """Values of a Form, the arguments of `wishes_of`."""
+
+OF_THE_MODEL = 7 + len(NUMBERS)
+"""Of Form.of_the_model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,10 @@ class Form:
     preset: Any
     count: Any
     fit: Any
+    model: Any
+    move: Any
+    speed: Any
+    strength: Any
     numbers: list[Any]  # in the order of NUMBERS
     others: list[Any]  # negative prompt, seed, SKU, smooth
     start: Any
@@ -37,7 +45,15 @@ class Form:
     def values(self) -> list[Any]:
         """The arguments of `wishes_of`."""
         said = [self.category, self.title, self.prompt, self.made, self.preset, self.count]
-        return [*said, self.fit, *self.numbers, *self.others]
+        camera = [self.model, self.move, self.speed, self.strength]
+        return [*said, self.fit, *camera, *self.numbers, *self.others]
+
+    @property
+    def of_the_model(self) -> list[Any]:
+        """What the model in force allows: see serve.web.limits.allowed."""
+        negative, seed, _, smooth = self.others
+        camera = [self.move, self.speed, self.strength]
+        return [*camera, self.count, negative, seed, smooth, *self.numbers]
 
     @classmethod
     def draw(cls, words: Words) -> Self:
@@ -57,6 +73,16 @@ class Form:
         prompt = gr.Textbox(label=words("create.prompt"), info=words("create.prompt_help"), lines=3)
         made = gr.Textbox(visible="hidden")
         advice = gr.HTML()
+        model = gr.Radio(label=words("create.model"), info=words("create.model_help"))
+        with gr.Row():
+            move = gr.Dropdown(label=words("create.move"), visible=False, min_width=180)
+            speed = gr.Dropdown(
+                [(words(f"create.speeds.{one}"), str(one)) for one in Speed],
+                value=str(Speed.NORMAL),
+                label=words("create.speed"),
+                visible=False,
+                min_width=140,
+            )
         preset = gr.Radio(label=words("create.preset"))
         count = gr.Slider(
             1,
@@ -71,6 +97,14 @@ class Form:
                 [(words(f"create.fits.{one}"), str(one)) for one in Fit],
                 value=str(Fit.CROP),
                 label=words("create.fit"),
+            )
+            strength = gr.Slider(
+                0.05,
+                1,
+                step=0.05,
+                label=words("create.strength"),
+                info=words("create.strength_help"),
+                visible=False,
             )
             with gr.Row():
                 numbers = [
@@ -93,6 +127,10 @@ class Form:
             preset,
             count,
             fit,
+            model,
+            move,
+            speed,
+            strength,
             numbers,
             others,
             start,
@@ -124,6 +162,10 @@ def told(wishes: Wishes) -> list[Any]:
         wishes.preset,
         wishes.n,
         wishes.fit or str(Fit.CROP),
+        wishes.model,
+        wishes.move or "",
+        wishes.speed or str(Speed.NORMAL),
+        wishes.motion_strength,
         *(getattr(wishes, name) for name in NUMBERS),
         wishes.negative_prompt or "",
         wishes.seed,
@@ -140,6 +182,10 @@ def wishes_of(
     preset: str | None,
     count: int,
     fit: str,
+    model: str | None,
+    move: str | None,
+    speed: str,
+    strength: float | None,
     *advanced: Any,
 ) -> Wishes:
     """A prompt that is still as it was made is left to the service, which names its template."""
@@ -152,6 +198,10 @@ def wishes_of(
         preset=preset or None,
         n=int(count),
         fit=None if fit == Fit.CROP else fit,
+        model=model or None,
+        move=move or None,
+        speed=None if speed == Speed.NORMAL else speed,
+        motion_strength=strength,
         negative_prompt=negative.strip() or None,
         seed=seed,
         sku=sku.strip() or None,

@@ -9,6 +9,7 @@ import gradio as gr
 from serve.web import markup
 from serve.web.actions import LISTEN, QUIET, act
 from serve.web.api import Api, Refused
+from serve.web.limits import Offer
 from serve.web.listing import find
 from serve.web.words import Words
 
@@ -49,11 +50,10 @@ class GalleryView:
 
     async def _opened(self, request: gr.Request) -> list[Any]:
         try:
-            known = await self.api_of(request).presets()
+            offer = await Offer.of(self.api_of(request))
         except Refused:  # the shelf tells
             return [gr.skip(), _PAGE]
-        names = [(one["id"].capitalize(), one["id"]) for one in known["categories"]]
-        return [gr.update(choices=[(self.words("gallery.all"), ""), *names]), _PAGE]
+        return [gr.update(choices=offer.category_choices(self.words("gallery.all"))), _PAGE]
 
     async def _look(
         self, status: str, sku: str, category: str, count: int, request: gr.Request

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from serve.web.api import NO_KEY, Json, Refused
 from serve.web.telling import state
-from serve.web.wishes import again, name_of
+from serve.web.wishes import again, name_of, wished
 from serve.web.words import LANGUAGES, Words, words_of
 
 _SAID_ALL = ("unreachable", *NO_KEY)
@@ -28,41 +28,42 @@ class Preview:
 
 def heading(words: Words) -> str:
     (other,) = (language for language in LANGUAGES if language != words.language)
-    return _draw("heading", words, other, words_of(other))
+    return _fragment("heading", words, other, words_of(other))
 
 
 def alert(words: Words, refused: Refused, name: str = "") -> str:
     message = "" if refused.code in _SAID_ALL else refused.message
-    return _draw("alert", words.trouble(refused.code), message, name)
+    return _fragment("alert", words.trouble(refused.code), message, name)
 
 
 def key_form(words: Words, back: str, wrong: bool) -> str:
-    return _draw("key_form", words, back, wrong)
+    return _fragment("key_form", words, back, wrong)
 
 
 def forget_form(words: Words, back: str) -> str:
-    return _draw("forget_form", words, back)
+    return _fragment("forget_form", words, back)
 
 
 def nothing(words: Words) -> str:
-    return _draw("nothing", words)
+    return _fragment("nothing", words)
 
 
 def warnings(words: Words, found: Sequence[str]) -> str:
-    return _draw("warnings", words, found)
+    return _fragment("warnings", words, found)
 
 
-def previews(words: Words, shown: Sequence[Preview]) -> str:
-    return _draw("previews", words, shown)
+def previews(words: Words, shown: Sequence[Preview], told: str) -> str:
+    """`told`: the name of the words above them."""
+    return _fragment("previews", words, shown, words(told))
 
 
 def progress(words: Words, video: Json) -> str:
-    return _draw("progress", words, video, name_of(video), state(words, video))
+    return _fragment("progress", words, video, name_of(video), state(words, video))
 
 
 def ended(words: Words, video: Json) -> str:
     trouble = words.trouble(video["error"]["code"]) if video["error"] else None
-    return _draw(
+    return _fragment(
         "ended",
         words,
         video,
@@ -71,25 +72,28 @@ def ended(words: Words, video: Json) -> str:
         list(_facts(words, video)),
         trouble,
         again(video) is not None,
+        wished(video) is not None,
     )
 
 
 def earlier_photo(words: Words, name: str) -> str:
-    return _draw("earlier_photo", words, name)
+    return _fragment("earlier_photo", words, name)
 
 
 def shelf(words: Words, videos: Sequence[Json]) -> str:
-    return _draw("shelf", words, [(one, name_of(one), again(one) is not None) for one in videos])
+    shown = [(one, name_of(one), again(one) is not None, wished(one) is not None) for one in videos]
+    return _fragment("shelf", words, shown)
 
 
 def _facts(words: Words, video: Mapping[str, Any]) -> list[tuple[str, str]]:
-    usage = video["usage"] or {}
+    usage, camera = video["usage"] or {}, video["camera_motion"]
     values = {
         "prompt": video["prompt"],
         "size": video["size"].replace("x", " × "),
         "seconds": words("job.second", seconds=video["seconds"]),
+        "camera": camera and words.get(f"create.moves.{camera['move']}", camera["move"]),
         "preset": words.get(f"create.presets.{video['preset']}", video["preset"]),
-        "seed": video["seed"],
+        "seed": None if video["made_by"] else video["seed"],
         "sku": video["sku"],
         "tier": video["tier"],
         "gpu_seconds": usage and words("job.second", seconds=f"{usage['gpu_seconds']:.1f}"),
@@ -99,8 +103,17 @@ def _facts(words: Words, video: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(words(f"job.facts.{name}"), value) for name, value in told.items()]
 
 
-def _draw(name: str, *values: object) -> str:
-    return str(getattr(_environment().get_template("fragments.html").module, name)(*values))
+def hint(text: str) -> str:
+    return _fragment("hint", text)
+
+
+def draw(template: str, name: str, *values: object) -> str:
+    """The macro `name` of a template of this package."""
+    return str(getattr(_environment().get_template(template).module, name)(*values))
+
+
+def _fragment(name: str, *values: object) -> str:
+    return draw("fragments.html", name, *values)
 
 
 @cache

@@ -7,6 +7,8 @@ import gradio as gr
 from serve.web import markup
 from serve.web.actions import QUIET
 from serve.web.api import NO_KEY, Api, Refused
+from serve.web.catalogue import CatalogueView
+from serve.web.cluster import ClusterView
 from serve.web.create import CreateView
 from serve.web.gallery import GalleryView
 from serve.web.words import Words
@@ -15,7 +17,12 @@ from video.photo import PhotoLimits
 _WHERE = "() => [window.location.pathname + window.location.search]"
 
 
-def build_page(words: Words, api_of: Callable[[gr.Request], Api], photos: PhotoLimits) -> gr.Blocks:
+def build_page(
+    words: Words,
+    api_of: Callable[[gr.Request], Api],
+    photos: PhotoLimits,
+    grafana_url: str | None,
+) -> gr.Blocks:
     with gr.Blocks(
         title=words("page.title"), analytics_enabled=False, delete_cache=(3600, 3600)
     ) as page:
@@ -34,10 +41,14 @@ def build_page(words: Words, api_of: Callable[[gr.Request], Api], photos: PhotoL
             return markup.forget_form(words, back) if api.headers else ""
 
         page.load(ask_for_key, where, key, js=_WHERE, **QUIET)
-        with gr.Tabs():
-            with gr.Tab(words("gallery.create_tab")):
+        with gr.Tabs() as tabs:
+            with gr.Tab(words("gallery.create_tab"), id="create") as create:
                 CreateView(words, api_of, photos).draw(page)
-            with gr.Tab(words("gallery.tab")) as gallery:
+            with gr.Tab(words("gallery.tab"), id="gallery") as gallery:
                 GalleryView(words, api_of).draw(gallery)
+            with gr.Tab(words("catalogue.tab"), id="catalogue") as catalogue:
+                CatalogueView(words, api_of).draw(page, tabs, catalogue)
+            with gr.Tab(words("cluster.tab"), id="cluster") as cluster:
+                ClusterView(words, api_of, grafana_url).draw(cluster, create, gallery, catalogue)
     # Gradio runs one call of a function at a time unless told; these all wait for the API.
     return page.queue(default_concurrency_limit=None)

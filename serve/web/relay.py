@@ -76,7 +76,8 @@ async def answer(
         return {"type": "http.disconnect"}
 
     async def run() -> None:
-        scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}}
+        asgi = {"version": "3.0", "spec_version": "2.3"}
+        scope: dict[str, object] = {"type": "http", "asgi": asgi}
         scope |= {"method": request.method, "headers": request.headers, "root_path": ""}
         try:
             await app({**scope, **request.scope}, receive, messages.put)

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from deployments.leaving import end_on_sigterm
 from serve.web.config import WebConfig
 from serve.web.relay import AnswerStart, RelayedRequest, answer
 from video.photo import PhotoLimits
@@ -11,10 +10,9 @@ from video.photo import PhotoLimits
 
 class WebPage:
     async def __init__(self, config: WebConfig, photos: PhotoLimits):  # type: ignore[misc]  # Serve awaits it
-        end_on_sigterm()
         from serve.web.routes import build_site  # Gradio: seconds, and memory that others save
 
-        self._site = build_site(config.api_url, photos)
+        self._site = build_site(config, photos)
         self._life = self._site.router.lifespan_context(self._site)
         await self._life.__aenter__()  # starts Gradio's queue; it ends with the process
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from serve.web.api import KEY_COOKIE, Api, Refused
+from serve.web.config import WebConfig
 from serve.web.door import PREFIX
 from serve.web.headers import PageHeaders
 from serve.web.page import build_page
@@ -39,14 +40,13 @@ document.documentElement.lang = %r;
 </script>"""
 
 
-def build_site(api_url: str | None, photos: PhotoLimits) -> FastAPI:
-    """`api_url`: of the HTTP API; None: where each request came in."""
+def build_site(config: WebConfig, photos: PhotoLimits) -> FastAPI:
     site = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     http = httpx2.AsyncClient(trust_env=False, limits=httpx2.Limits(max_connections=200))
 
     def api_of(request: Request | gr.Request) -> Api:
         # Gradio's stands around Starlette's.
-        return Api.of(http, getattr(request, "request", request), api_url)
+        return Api.of(http, getattr(request, "request", request), config.api_url)
 
     @site.get(f"{PREFIX}/")
     async def choose_language(request: Request) -> Response:
@@ -109,7 +109,7 @@ def build_site(api_url: str | None, photos: PhotoLimits) -> FastAPI:
         words = words_of(language)
         gr.mount_gradio_app(
             site,
-            build_page(words, api_of, photos),
+            build_page(words, api_of, photos, config.grafana_url),
             path=f"{PREFIX}/{language}",
             footer_links=[],
             run_history=False,

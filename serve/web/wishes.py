@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from serve.config import CAMERA
 from serve.web.api import Json, UploadedPhoto
 
 NEGATIVE_CHARS = 300  # of the text: metadata takes 512 characters a value, all settings together
@@ -31,6 +32,18 @@ BOUNDS = {
 }
 """Of those that GET /v1/models does not tell; they stand in the schemas of /openapi.json."""
 
+GENERATED_ONLY = (
+    "num_inference_steps",
+    "guidance_scale",
+    "motion_fps",
+    "negative_prompt",
+    "motion_strength",
+    "seed",
+    "n",
+    "enable_frame_interpolation",
+)
+"""Parameters that mean nothing to the model `camera`, which refuses them."""
+
 _ID = re.compile(r"video_[0-9a-f]{1,64}")
 _PHOTO, _NAME, _SETTINGS = "page_photo", "page_name", "page_settings"
 
@@ -45,6 +58,10 @@ class Wishes:
     preset: str | None = None
     n: int = 1
     fit: str | None = None
+    model: str | None = None
+    move: str | None = None  # of the camera
+    speed: str | None = None  # of the move
+    motion_strength: float | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     num_frames: int | None = None
@@ -62,8 +79,15 @@ class Wishes:
     def fields(self, photo: UploadedPhoto) -> Json:
         """The body of POST /v1/videos."""
         said = {k: v for k, v in asdict(self).items() if v not in (None, "", False)}
+        move, speed = said.pop("move", None), said.pop("speed", None)
+        if move is None:  # strength and speed are a move's
+            said.pop("motion_strength", None)
+        else:
+            said["camera_motion"] = {"move": move} | ({"speed": speed} if speed else {})
+        if self.model == CAMERA:
+            said = {k: v for k, v in said.items() if k not in GENERATED_ONLY}
         settings = {k: v for k, v in said.items() if k in _UNTOLD}
-        if self.n > 1:
+        if said.get("n", 1) > 1:
             said["select"] = "all"
         said["metadata"] = {
             _PHOTO: photo.file_id,
@@ -90,11 +114,16 @@ def wished(video: Mapping[str, Any]) -> tuple[Wishes, UploadedPhoto] | None:
     metadata = video["metadata"]
     if _PHOTO not in metadata:
         return None
+    camera = video["camera_motion"] or {}
     wishes = Wishes(
         category=video["category"],
         prompt=video["prompt"],
         preset=video["preset"],
         n=video["n"],
+        model=video["model"],
+        move=camera.get("move"),
+        speed=camera.get("speed"),
+        motion_strength=video["motion_strength"],
         num_frames=video["num_frames"],
         fps=round(video["fps"]),
         sku=video["sku"],
@@ -104,9 +133,12 @@ def wished(video: Mapping[str, Any]) -> tuple[Wishes, UploadedPhoto] | None:
 
 
 def again(video: Mapping[str, Any]) -> Json | None:
-    """The body that makes `video` once more with another seed; None as in `wished`."""
+    """The body that makes `video` once more with another seed; None where seeds change nothing, and
+    as in `wished`."""
     found = wished(video)
-    return None if found is None else found[0].fields(found[1])
+    if found is None or found[0].model == CAMERA:
+        return None
+    return found[0].fields(found[1])
 
 
 def name_of(video: Mapping[str, Any]) -> str:

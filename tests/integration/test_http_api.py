@@ -542,7 +542,7 @@ def test_a_dispatcher_that_cannot_be_asked_is_a_broken_part(
     service: Service, error: Exception, at_once: bool
 ) -> None:
     dispatcher = _Dispatcher(error, at_once)
-    api = VideoAPI(service.config, CARD, admission(service.config), dispatcher, None)
+    api = VideoAPI(service.config, CARD, admission(service.config), dispatcher, None, None)
     with TestClient(api.__serve_build_asgi_app__(), base_url="http://127.0.0.1") as http:
         response = http.get("/readyz")
     assert response.status_code == 503

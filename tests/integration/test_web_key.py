@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, expect
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from serve.web.config import WebConfig
 from serve.web.routes import build_site
 from storage.object_store import ObjectStoreConfig
 from tests.integration.browser import Tab, chromium
@@ -40,7 +41,7 @@ def service(s3: ObjectStoreConfig, tmp_path: Path) -> Service:
 @pytest.fixture
 def url(service: Service) -> Iterator[str]:
     """API and page at one address, as Serve's proxy shows them."""
-    site = build_site(None, PhotoLimits())
+    site = build_site(WebConfig(), PhotoLimits())
 
     @asynccontextmanager
     async def both(_: Starlette) -> AsyncIterator[None]:

@@ -20,8 +20,10 @@ from starlette.routing import Route
 from catalog.report.advice import ADVICE
 from deployments.dispatch import verdict
 from serve import errors
+from serve.config import CAMERA
 from serve.errors import TABLE
 from serve.schemas import CreateVideoJson, Video
+from serve.services.resolve_camera import _MEANINGLESS, _refuse_meaningless
 from serve.web import markup
 from serve.web.api import UploadedPhoto
 from serve.web.listing import find
@@ -29,6 +31,7 @@ from serve.web.relay import AnswerStart, RelayedRequest, answer
 from serve.web.telling import state
 from serve.web.wishes import (
     BOUNDS,
+    GENERATED_ONLY,
     NEGATIVE_CHARS,
     NUMBERS,
     Wishes,
@@ -161,6 +164,10 @@ FULL = Wishes(
     preset="high",
     n=3,
     fit="subject_crop",
+    model="i2vgen-xl",
+    move="pan_left",
+    speed="slow",
+    motion_strength=0.3,
     num_inference_steps=33,
     guidance_scale=7.5,
     num_frames=12,
@@ -176,10 +183,19 @@ FULL = Wishes(
 def made_of(fields: dict[str, Any]) -> dict[str, Any]:
     """What the API tells of a video of these fields: serve.schemas.Video's, as far as asked."""
     told = ("category", "prompt", "preset", "n", "num_frames", "fps", "sku", "metadata", "seed")
+    told += ("model", "camera_motion", "motion_strength")
     return {"id": "video_0a", **{name: fields.get(name) for name in told}}
 
 
-@pytest.mark.parametrize("wishes", [FULL, Wishes(title="Mug"), Wishes(category="food", n=2)])
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        FULL,
+        Wishes(title="Mug"),
+        Wishes(category="food", n=2),
+        Wishes(prompt="a mug", move="static"),
+    ],
+)
 def test_wishes_are_what_the_api_takes(wishes: Wishes) -> None:
     fields = wishes.fields(UploadedPhoto("file_1", "mug.jpg"))
     create = CreateVideoJson.model_validate(fields)
@@ -204,6 +220,33 @@ def test_again_is_the_same_with_another_seed() -> None:
     assert "seed" not in repeated
     assert repeated == {name: value for name, value in fields.items() if name != "seed"}
     assert name_of(made_of(fields)) == "watch.jpg"
+
+
+def test_a_camera_move_is_asked_for_without_what_means_nothing_to_it() -> None:
+    wishes = replace(FULL, model=CAMERA)
+    fields = wishes.fields(UploadedPhoto("file_1", "watch.jpg"))
+    create = CreateVideoJson.model_validate(fields)
+    assert create.camera_motion is not None
+    assert (create.model, create.camera_motion.move, create.camera_motion.speed) == (
+        CAMERA,
+        "pan_left",
+        "slow",
+    )
+    _refuse_meaningless(create)  # raises, where anything is left
+    assert again(made_of(fields)) is None  # seeds change nothing
+    begun = wished(made_of(fields) | {"n": 1})
+    assert begun is not None
+    assert (begun[0].model, begun[0].move, begun[0].num_frames) == (CAMERA, "pan_left", 12)
+
+
+def test_a_strength_without_a_move_is_not_sent() -> None:
+    fields = Wishes(title="Mug", motion_strength=0.4).fields(UploadedPhoto("file_1", "a.jpg"))
+    assert "motion_strength" not in fields
+
+
+def test_what_means_nothing_to_camera_moves_is_what_the_service_refuses() -> None:
+    of_the_page = {"motion_strength", *(name for name in _MEANINGLESS if hasattr(FULL, name))}
+    assert set(GENERATED_ONLY) == of_the_page
 
 
 def test_a_form_can_begin_with_what_an_earlier_video_was_made_of() -> None:
@@ -240,7 +283,7 @@ def shown(**more: Any) -> dict[str, Any]:
     """A video as the API tells it, from a job like any other."""
     fields = FULL.fields(UploadedPhoto("file_1", "<b>watch</b>.jpg"))
     request = replace(make_request("video_0a"), metadata=fields["metadata"])
-    job = Job(request, JobStatus.QUEUED, created_at=1.0)
+    job = Job(request=request, status=JobStatus.QUEUED, created_at=1.0)
     return {**json.loads(Video.of(job).model_dump_json()), **more}
 
 
@@ -312,17 +355,8 @@ def test_a_category_is_found_however_far_back() -> None:
 
 
 def test_known_failures_of_rows_have_words_too() -> None:
-    """What the catalogue's report explains, the page explains where it can meet it."""
-    of_rows = {code for code in ADVICE if code.startswith(("bad_", "missing_", "duplicate_"))}
-    files_alone = {
-        "image_not_found",
-        "image_not_readable",
-        "image_uri_unusable",
-        "broken_row",
-        "content_missing",
-        "content_unreadable",
-    }
-    assert ADVICE.keys() - of_rows - files_alone <= words_of("en").errors.keys()
+    """What the catalogue's report explains, the page explains too."""
+    assert ADVICE.keys() <= words_of("en").errors.keys()
 
 
 def request(path: str, body: bytes = b"") -> RelayedRequest:

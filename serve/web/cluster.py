@@ -1,0 +1,52 @@
+"""Cluster: whether the service can work, what its machines do, and what has failed lately."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gradio as gr
+
+from serve.web import markup
+from serve.web.actions import QUIET
+from serve.web.api import Api, Refused
+from serve.web.picture import Picture
+from serve.web.wishes import name_of
+from serve.web.words import Words
+
+_EVERY_S = 5.0
+_FAILURES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    words: Words
+    api_of: Callable[[gr.Request], Api]
+    grafana_url: str | None
+
+    def draw(self, tab: gr.Tab, *others: gr.Tab) -> None:
+        """`others`: behind them nothing is asked for."""
+        service = gr.HTML(elem_id="service")
+        timer = gr.Timer(_EVERY_S, active=False)
+        tab.select(self._look, None, service, **QUIET).then(_awake, None, timer, **QUIET)
+        timer.tick(self._look, None, service, **QUIET)
+        for other in others:
+            other.select(_asleep, None, timer, **QUIET)
+
+    async def _look(self, request: gr.Request) -> str:
+        try:
+            picture = await Picture.of(self.api_of(request))
+        except Refused as e:
+            return markup.alert(self.words, e)
+        failures = [
+            (one, name_of(one), self.words.trouble(one["error"]["code"]))
+            for one in picture.failures[:_FAILURES]
+        ]
+        drawn = (self.words, picture, failures, self.grafana_url)
+        return markup.draw("cluster.html", "service", *drawn)
+
+
+def _awake() -> gr.Timer:
+    return gr.Timer(active=True)
+
+
+def _asleep() -> gr.Timer:
+    return gr.Timer(active=False)

@@ -1,0 +1,69 @@
+"""Catalogue runs and their reports as HTML."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from serve.web.api import Json
+from serve.web.markup import draw
+from serve.web.runs import name_of, percent, started, state
+from serve.web.words import Trouble, Words
+
+_PAGE = "catalogue.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something to be mended before a product can have its video."""
+
+    place: str  # row or line, in words
+    sku: str
+    code: str
+    trouble: Trouble
+    message: str
+
+
+def runs(words: Words, batches: Sequence[Json]) -> str:
+    return draw(_PAGE, "runs", words, [_shown(words, one) for one in batches])
+
+
+def card(words: Words, batch: Json) -> str:
+    return draw(_PAGE, "card", words, *_shown(words, batch))
+
+
+def problems(words: Words, batch: Json, failed: Mapping[str, Any]) -> str:
+    """Of the list itself, and of its rows: `failed` is a page of them."""
+    found = [*_of_list(words, batch), *_of_rows(words, failed["data"])]
+    counted = batch["request_counts"]["failed"] > len(found) > 0
+    return draw(_PAGE, "problems", words, found, counted or failed["has_more"])
+
+
+def rows(words: Words, items: Sequence[Json]) -> str:
+    return draw(_PAGE, "rows", words, items)
+
+
+def files(words: Words, batch: Json) -> str:
+    return draw(_PAGE, "files", words, batch) if batch["output_file_id"] else ""
+
+
+def _shown(words: Words, batch: Json) -> tuple[Json, str, str, int, bool]:
+    startable = batch["status"] == "completed" and started(batch) is not None
+    return batch, name_of(batch), state(words, batch), percent(batch), startable
+
+
+def _of_list(words: Words, batch: Json) -> Iterator[Problem]:
+    for error in (batch["errors"] or {}).get("data", ()):
+        place = words("catalogue.whole")
+        if error["line"] is not None:
+            place = words("catalogue.line", line=error["line"])
+        trouble = words.trouble(error["code"])
+        yield Problem(place, "", error["code"], trouble, error["message"])
+
+
+def _of_rows(words: Words, items: Sequence[Json]) -> Iterator[Problem]:
+    for item in items:
+        error = item["error"] or {"code": "internal", "message": ""}
+        trouble = words.trouble(error["code"])
+        yield Problem(
+            str(item["row"] + 1), item["sku"] or "", error["code"], trouble, error["message"]
+        )

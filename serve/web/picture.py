@@ -41,12 +41,10 @@ class Picture:
     @classmethod
     async def of(cls, api: Api) -> Self:
         """Raises Refused."""
-        broken, models, *lists = await asyncio.gather(
-            api.broken(),
-            api.models(),
-            *(api.videos(status=status, limit=_AT_ONCE) for status in _STATUSES),
+        broken, models = await asyncio.gather(api.broken(), api.models())
+        queued, at_work, completed, failed = await asyncio.gather(
+            *(_videos(api, status) for status in _STATUSES)
         )
-        queued, at_work, completed, failed = (page["data"] for page in lists)
         places = [one["queue_position"] for one in queued if one["queue_position"] is not None]
         return cls(
             broken=broken,
@@ -57,6 +55,12 @@ class Picture:
             first_place=min(places, default=None),
             failures=failed,
         )
+
+
+async def _videos(api: Api, status: str) -> list[Json]:
+    page = await api.videos(status=status, limit=_AT_ONCE)
+    videos: list[Json] = page["data"]
+    return videos
 
 
 def machines(at_work: Sequence[Json], completed: Iterable[Json]) -> list[Machine]:

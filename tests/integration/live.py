@@ -51,10 +51,12 @@ def write_config(path: Path, **changes: Any) -> Path:
 
 
 class LiveCluster:
-    """`shopreel up` over `data`; a context that ends it with SIGTERM."""
+    """`shopreel up` over `data`; a context that ends it with SIGTERM. `page`: with the web page,
+    whose start takes as long as that of all the rest."""
 
-    def __init__(self, data: Path, config: Path | None = None):
+    def __init__(self, data: Path, config: Path | None = None, *, page: bool = False):
         self.data = data
+        self._page = page
         self.url = ""
         self._config = config
         self._process: subprocess.Popen[str] | None = None
@@ -73,7 +75,11 @@ class LiveCluster:
             stderr=log,
             text=True,
             cwd=ROOT,
-            env={**environment, "PYTHONPATH": str(ROOT)},
+            env={
+                **environment,
+                "PYTHONPATH": str(ROOT),
+                "SHOPREEL_WEB__ENABLED": str(self._page).lower(),
+            },
         )
         assert self._process.stdout is not None
         too_late = threading.Timer(timeout_s, self._process.terminate)

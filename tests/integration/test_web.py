@@ -1,25 +1,37 @@
 """The web page in real Chromium against a real cluster, as a merchandiser uses it."""
 
 import contextlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 from playwright.sync_api import Browser, expect
 
 from serve.client import ServiceError
 from tests.integration.browser import Tab, chromium
-from tests.integration.live import LiveCluster
+from tests.integration.live import LiveCluster, write_config
 
 PRODUCTS = Path(__file__).parents[2] / "examples" / "products"
+GRAFANA = "https://grafana.example/d/shopreel"
 WATCH, VASE = PRODUCTS / "watch-steel.jpg", PRODUCTS / "home-vase.webp"
 
 pytestmark = pytest.mark.timeout(240)
 
 Open = Callable[..., Tab]
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
+    """One of its own: all other tests go without the page."""
+    folder = tmp_path_factory.mktemp("web")
+    config = write_config(folder / "config.yaml", **{"web.grafana_url": GRAFANA})
+    with LiveCluster(folder / "data", config, page=True) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +66,12 @@ def make(tab: Tab, *photos: Path, steps: int = 10, **more: Any) -> None:
         field.blur()
     tab.click("Make the video")
     expect(tab.jobs()).not_to_have_count(0)
+
+
+def choose(tab: Tab, label: str, option: str) -> None:
+    """Of a drop-down list."""
+    tab.page.get_by_label(label, exact=True).click()
+    tab.page.get_by_role("option", name=option, exact=True).click()
 
 
 def the_video(tab: Tab) -> dict[str, Any]:
@@ -243,3 +261,143 @@ def test_the_gallery_shows_filters_repeats_and_deletes(open_tab: Open, live: Liv
     with live.client() as client, pytest.raises(ServiceError, match="video_not_found"):
         client.get(video_id)
     assert tab.outside == set()
+
+
+def test_a_camera_move_is_rendered_and_one_begins_a_generated_clip(
+    open_tab: Open, live: LiveCluster
+) -> None:
+    tab = open_tab()
+    tab.add(WATCH)
+    tab.page.get_by_label("Product title").fill("Steel watch")
+    expect(tab.page.get_by_label("What should happen")).to_have_value(re.compile("watch"))
+    expect(tab.page.get_by_role("slider")).to_have_count(1)  # candidates; the rest is folded
+    tab.page.get_by_label("Camera move, nothing generated").check()
+    expect(tab.page.get_by_role("slider")).to_have_count(0)  # they mean nothing to it
+    choose(tab, "Camera", "Pan left")
+    tab.page.get_by_label("Preview", exact=True).check()
+    tab.shoot("create-camera")
+    tab.click("Make the video")
+    expect(tab.jobs("completed")).to_have_count(1)
+    expect(tab.page.get_by_text("nothing was generated")).to_be_visible()
+    the_video(tab)
+    video_id = str(tab.jobs("completed").get_attribute("data-video"))
+    with live.client() as client:
+        rendered = client.get(video_id)
+    assert (rendered["model"], rendered["camera_motion"]["move"]) == ("camera", "pan_left")
+    assert rendered["usage"]["unet_steps"] == 0
+    tab.shoot("create-camera-done")
+
+    tab.page.get_by_label("Generated motion").check()
+    tab.page.get_by_role("button", name="More settings").click()
+    tab.page.get_by_role("spinbutton", name="Steps", exact=True).fill("10")
+    tab.click("Make the video")
+    expect(tab.jobs("completed")).to_have_count(2)
+    with live.client() as client:
+        begun = client.get(str(tab.jobs("completed").first.get_attribute("data-video")))
+    assert (begun["camera_motion"]["move"], begun["steps"]) == ("pan_left", 4)
+    assert begun["motion_strength"] == 0.4
+
+
+def test_a_list_of_five_is_checked_made_watched_and_reported(
+    open_tab: Open, live: LiveCluster, tmp_path: Path
+) -> None:
+    manifest = manifest_of(live, tmp_path / "winter.jsonl")
+    tab = open_tab()
+    tab.page.get_by_role("tab", name="Catalogue").click()
+    tab.click("Check the list")
+    expect(tab.page.get_by_text("Add a product list first.")).to_be_visible()
+    tab.page.locator("#manifest input[type=file]").set_input_files(manifest)
+    expect(tab.page.locator("#manifest .file-preview td.filename")).to_have_count(1)
+    tab.click("Check the list")
+    run = tab.page.locator("#run article")
+    expect(run).to_contain_text("Checked: 5 products, 1 cannot be used")
+    problems = tab.page.locator("#problems tbody tr")
+    expect(problems).to_have_count(1)
+    expect(problems).to_contain_text("The number of versions cannot be used as it stands.")
+    tab.shoot("catalogue-checked")
+    checked = str(run.get_attribute("data-run"))
+    run.get_by_role("button", name="Make the videos of this list").click()
+    expect(run).not_to_have_attribute("data-run", checked)
+    expect(run).to_have_attribute("data-status", "in_progress")
+    expect(run.locator("progress")).to_be_visible()
+    tab.shoot("catalogue-progress")
+    tab.page.reload()  # the run is in the address
+    expect(run).to_contain_text("winter.jsonl")
+    expect(run).to_have_attribute("data-status", "completed", timeout=120_000)
+    expect(run).to_contain_text("Done: 4 of 5 ready, 1 failed")
+    expect(problems).to_have_count(1)
+    expect(problems).to_contain_text("watch-4")
+    ready = tab.page.locator('#rows figure[data-status="ok"]')
+    expect(ready).to_have_count(4)
+    expect(ready.first.locator("img")).to_be_visible()
+    tab.shoot("catalogue-report")
+    batch_id = str(run.get_attribute("data-run"))
+    with httpx2.Client(base_url=live.url) as http:
+        items = http.get(f"/v1/batches/{batch_id}/items").json()["data"]
+    assert [one["status"] for one in items] == ["ok"] * 4 + ["failed"]
+    choose(tab, "Show", "Failed")
+    expect(tab.page.locator("#rows figure")).to_have_count(1)
+    choose(tab, "Show", "All")
+    ready.first.get_by_role("link").click()
+    the_video(tab)
+    assert str(items[0]["video_id"]) in tab.page.url
+    assert tab.outside == set()
+
+
+def test_a_run_is_stopped(open_tab: Open, live: LiveCluster, tmp_path: Path) -> None:
+    manifest = manifest_of(live, tmp_path / "spring.jsonl")
+    tab = open_tab()
+    tab.page.get_by_role("tab", name="Catalogue").click()
+    tab.page.locator("#manifest input[type=file]").set_input_files(manifest)
+    expect(tab.page.locator("#manifest .file-preview td.filename")).to_have_count(1)
+    tab.click("Make all videos")
+    run = tab.page.locator("#run article")
+    tab.page.once("dialog", lambda dialog: dialog.accept())
+    run.get_by_role("button", name="Stop the run").click()
+    expect(run).to_have_attribute("data-status", "cancelled", timeout=120_000)
+    expect(run).to_contain_text("Stopped by you")
+    with httpx2.Client(base_url=live.url) as http:
+        batch = http.get(f"/v1/batches/{run.get_attribute('data-run')}").json()
+    assert batch["status"] == "cancelled"
+
+
+def test_the_service_view_tells_machines_failures_and_the_way_to_grafana(
+    open_tab: Open, live: LiveCluster
+) -> None:
+    with live.client() as client:
+        late = client.create(WATCH, prompt="a watch turns", sku="late", deadline_s=0.5)
+        made = client.create(VASE, prompt="a vase turns", num_inference_steps=2, num_frames=8)
+        assert client.wait(made["id"], lambda _: None)["status"] == "completed"
+        assert client.wait(late["id"], lambda _: None)["status"] == "failed"
+    tab = open_tab()
+    tab.page.get_by_role("tab", name="Service").click()
+    expect(tab.page.get_by_text("The service is ready.")).to_be_visible()
+    expect(tab.page.locator('#machines tr[data-tier="cpu"]')).to_have_count(1)
+    failure = tab.page.locator(f'#service [data-video="{late["id"]}"]')
+    expect(failure).to_contain_text("The time allowed for the video ran out.")
+    expect(failure).to_contain_text("Make it again, with more time.")
+    expect(tab.page.locator("#models tbody tr")).to_have_count(2)
+    link = tab.page.get_by_role("link", name="Open the dashboards in Grafana")
+    expect(link).to_have_attribute("href", GRAFANA)
+    tab.shoot("service")
+    assert tab.outside == set()
+
+
+def manifest_of(live: LiveCluster, path: Path) -> Path:
+    """Five products over one photo; the last one cannot be used. OpenAI's lines, so that the photo
+    may be an uploaded one."""
+    with httpx2.Client(base_url=live.url) as http:
+        photo = {"file": (WATCH.name, WATCH.read_bytes())}
+        file_id = http.post("/v1/files", data={"purpose": "vision"}, files=photo).json()["id"]
+    body = {"prompt": "a watch turns", "input_reference": {"file_id": file_id}, "preset": "preview"}
+    lines = [
+        {
+            "custom_id": f"watch-{number}",
+            "method": "POST",
+            "url": "/v1/videos",
+            "body": body | ({"seed": number} if number < 4 else {"n": 101}),
+        }
+        for number in range(5)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path

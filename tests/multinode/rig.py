@@ -170,6 +170,7 @@ def _document(
     config = write_config(
         folder / "config.yaml",
         **{
+            "web.enabled": False,
             "model.source": str(model),
             "object_store": {
                 "endpoint": s3.endpoint,

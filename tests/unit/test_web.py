@@ -182,8 +182,8 @@ FULL = Wishes(
 
 def made_of(fields: dict[str, Any]) -> dict[str, Any]:
     """What the API tells of a video of these fields: serve.schemas.Video's, as far as asked."""
-    told = ("category", "prompt", "preset", "n", "num_frames", "fps", "sku", "metadata", "seed")
-    told += ("model", "camera_motion", "motion_strength")
+    told = [*("category", "prompt", "preset", "n", "num_frames", "fps", "sku", "metadata", "seed")]
+    told += ["model", "camera_motion", "motion_strength"]
     return {"id": "video_0a", **{name: fields.get(name) for name in told}}
 
 

@@ -155,19 +155,21 @@ class CatalogueView:
     async def _look(self, run: str, status: str, after: str, request: gr.Request) -> list[Any]:
         """[card, problems, bar, further, rows, last, timer, listed]."""
         words, api = self.words, self.api_of(request)
-        nothing = ["", "", gr.update(visible=False), gr.skip(), "", ""]
         try:
             listed = (await api.batches(limit=_LISTED))["data"]
-            shown, live = nothing, False
-            if is_run(run):
-                batch = await api.batch(run)
-                shown, live = await self._report(api, batch, status, after), _is_live(batch)
         except Refused as e:
             offline = e.code == "unreachable"
             alert = markup.hint(words("page.offline")) if offline else markup.alert(words, e)
             return [alert, *[gr.skip()] * 5, gr.Timer(active=offline and bool(run)), gr.skip()]
+        shown = ["", "", gr.update(visible=False), gr.skip(), "", ""]
+        live = any(map(_is_live, listed))
+        if is_run(run):
+            try:
+                batch = await api.batch(run)
+                shown, live = await self._report(api, batch, status, after), live or _is_live(batch)
+            except Refused as e:
+                shown[0] = markup.alert(words, e)
         others = [one for one in listed if one["id"] != run]
-        live = live or any(map(_is_live, others))
         return [*shown, gr.Timer(active=live), reports.runs(words, others)]
 
     async def _report(self, api: Api, batch: Json, status: str, after: str) -> list[Any]:

@@ -58,7 +58,12 @@ class Form:
     @classmethod
     def draw(cls, words: Words) -> Self:
         """Choices and limits come from the service, once the page is open."""
-        files = gr.File(label=words("create.photos"), file_count="multiple", file_types=["image"])
+        files = gr.File(
+            label=words("create.photos"),
+            file_count="multiple",
+            file_types=["image"],
+            elem_id="photos",
+        )
         photo = gr.Textbox(visible="hidden")
         previews = gr.HTML()
         with gr.Row():

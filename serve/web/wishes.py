@@ -133,10 +133,10 @@ def wished(video: Mapping[str, Any]) -> tuple[Wishes, UploadedPhoto] | None:
 
 
 def again(video: Mapping[str, Any]) -> Json | None:
-    """The body that makes `video` once more with another seed; None where seeds change nothing, and
-    as in `wished`."""
+    """The body that makes `video` once more, with another seed; None as in `wished`, and where it
+    would be the same video: a camera move has no seed."""
     found = wished(video)
-    if found is None or found[0].model == CAMERA:
+    if found is None or (found[0].model == CAMERA and video["status"] == "completed"):
         return None
     return found[0].fields(found[1])
 

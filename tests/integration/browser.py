@@ -48,8 +48,8 @@ class Tab:
         return self.hosts - {urlsplit(self.url).netloc, ""}
 
     def add(self, *photos: Path) -> None:
-        self.page.locator("input[type=file]").set_input_files(photos)
-        expect(self.page.locator(".file-preview td.filename")).to_have_count(len(photos))
+        self.page.locator("#photos input[type=file]").set_input_files(photos)
+        expect(self.page.locator("#photos .file-preview td.filename")).to_have_count(len(photos))
 
     def fill(self, label: str, value: object) -> None:
         field = self.page.get_by_label(label, exact=False).first

@@ -184,7 +184,7 @@ def made_of(fields: dict[str, Any]) -> dict[str, Any]:
     """What the API tells of a video of these fields: serve.schemas.Video's, as far as asked."""
     told = [*("category", "prompt", "preset", "n", "num_frames", "fps", "sku", "metadata", "seed")]
     told += ["model", "camera_motion", "motion_strength"]
-    return {"id": "video_0a", **{name: fields.get(name) for name in told}}
+    return {"id": "video_0a", "status": "completed", **{name: fields.get(name) for name in told}}
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,10 @@ def test_a_camera_move_is_asked_for_without_what_means_nothing_to_it() -> None:
         "slow",
     )
     _refuse_meaningless(create)  # raises, where anything is left
-    assert again(made_of(fields)) is None  # seeds change nothing
-    begun = wished(made_of(fields) | {"n": 1})
+    made = made_of(fields)
+    assert again(made | {"status": "completed"}) is None  # it would be the same
+    assert again(made | {"status": "failed"}) is not None
+    begun = wished(made | {"n": 1})
     assert begun is not None
     assert (begun[0].model, begun[0].move, begun[0].num_frames) == (CAMERA, "pan_left", 12)
 

@@ -70,15 +70,15 @@ class Api:
         return await self._json("POST", "/v1/prompts:preview", json=fields)
 
     async def upload(self, photo: Path) -> UploadedPhoto:
-        return UploadedPhoto(await self._store(photo, "vision"), photo.name)
+        data = await asyncio.to_thread(photo.read_bytes)
+        return UploadedPhoto(await self._store(photo.name, data, "vision"), photo.name)
 
-    async def upload_manifest(self, manifest: Path) -> str:
+    async def upload_manifest(self, name: str, data: bytes) -> str:
         """Its file's id."""
-        return await self._store(manifest, "batch")
+        return await self._store(name, data, "batch")
 
-    async def _store(self, path: Path, purpose: str) -> str:
-        data = await asyncio.to_thread(path.read_bytes)
-        file = {"file": (path.name, data)}
+    async def _store(self, name: str, data: bytes, purpose: str) -> str:
+        file = {"file": (name, data)}
         stored = await self._json("POST", "/v1/files", data={"purpose": purpose}, files=file)
         return str(stored["id"])
 

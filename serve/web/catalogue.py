@@ -1,7 +1,7 @@
 """Catalogue: a list of products is checked, made, watched, stopped; its report is opened."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from serve.web import markup, reports
 from serve.web.actions import LISTEN, QUIET
 from serve.web.api import Api, Json, Refused
 from serve.web.limits import Offer
+from serve.web.lists import ListUnusable, ProductList
 from serve.web.runs import ENDED, ROW_STATUSES, RunWishes, is_run, started
 from serve.web.words import Words
 
@@ -43,6 +44,12 @@ class CatalogueView:
                     elem_id="manifest",
                 )
                 gr.HTML(f'<p class="faint">{words("catalogue.manifest_help")}</p>')
+                photos = gr.File(
+                    label=words("catalogue.photos"),
+                    file_count="multiple",
+                    file_types=["image"],
+                    elem_id="list-photos",
+                )
                 with gr.Row():
                     preset = gr.Dropdown(label=words("catalogue.preset"), min_width=180)
                     category = gr.Dropdown(label=words("catalogue.category"), min_width=180)
@@ -81,7 +88,7 @@ class CatalogueView:
         timer.tick(**look)
         refresh.click(**look)
         run.change(None, run, None, js=_KEEP_RUN, api_visibility="private")
-        said = [manifest, preset, category, most, run]
+        said = [manifest, photos, preset, category, most, run]
         check.click(self._check, said, [run, after, refused], api_visibility="private").then(**look)
         start.click(self._start, said, [run, after, refused], api_visibility="private").then(**look)
         status.change(_from_the_first, None, after, **QUIET).then(**look)
@@ -118,6 +125,7 @@ class CatalogueView:
         request: gr.Request,
         dry_run: bool,
         manifest: str | None,
+        photos: Sequence[str] | None,
         preset: str | None,
         category: str | None,
         most: str,
@@ -129,10 +137,13 @@ class CatalogueView:
         api, path = self.api_of(request), Path(manifest)
         wishes = RunWishes(preset or None, category or None, most.strip() or None)
         try:
-            file_id = await api.upload_manifest(path)
-            batch = await api.create_batch(wishes.fields(file_id, path.name, dry_run))
+            file_id = await _uploaded(api, path, [Path(photo) for photo in photos or ()])
+            fields = wishes.fields(file_id, path.name, dry_run, bool(photos))
+            batch = await api.create_batch(fields)
         except Refused as e:
             return run, "", markup.alert(self.words, e, path.name)
+        except ListUnusable as e:
+            return run, "", markup.hint(self.words(e.reason, names=", ".join(e.names)))
         return str(batch["id"]), "", ""
 
     async def _act(
@@ -191,6 +202,18 @@ class CatalogueView:
             reports.rows(words, page["data"]) + reports.files(words, batch),
             page["last_id"] or "",
         ]
+
+
+async def _uploaded(api: Api, manifest: Path, added: Sequence[Path]) -> str:
+    """The id of the manifest's file. Raises Refused and ListUnusable."""
+    data = await asyncio.to_thread(manifest.read_bytes)
+    if not added:
+        return await api.upload_manifest(manifest.name, data)
+    products, by_name = ProductList.read(manifest.name, data), {one.name: one for one in added}
+    file_ids = {}
+    for name in products.photos(list(by_name)):  # one at a time: the service has them in memory
+        file_ids[name] = (await api.upload(by_name[name])).file_id
+    return await api.upload_manifest(f"{manifest.stem}.jsonl", products.requests(file_ids))
 
 
 def _is_live(batch: Json) -> bool:

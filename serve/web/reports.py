@@ -6,7 +6,7 @@ from typing import Any
 
 from serve.web.api import Json
 from serve.web.markup import draw
-from serve.web.runs import name_of, percent, started, state
+from serve.web.runs import has_photos, name_of, percent, started, state
 from serve.web.words import Trouble, Words
 
 _PAGE = "catalogue.html"
@@ -55,7 +55,9 @@ def _of_list(words: Words, batch: Json) -> Iterator[Problem]:
     for error in (batch["errors"] or {}).get("data", ()):
         place = words("catalogue.whole")
         if error["line"] is not None:
-            place = words("catalogue.line", line=error["line"])
+            place = str(error["line"])
+            if not has_photos(batch):
+                place = words("catalogue.line", line=error["line"])
         trouble = words.trouble(error["code"])
         yield Problem(place, "", error["code"], trouble, error["message"])
 

@@ -14,7 +14,7 @@ ENDED = ("completed", "failed", "expired", "cancelled")
 ROW_STATUSES = ("pending", "queued", "in_progress", "ok", "failed", "cancelled")
 
 _ID = re.compile(r"batch_[0-9a-f]{1,64}")
-_NAME, _SETTINGS = "page_name", "page_settings"
+_NAME, _SETTINGS, _PHOTOS = "page_name", "page_settings", "page_photos"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,13 @@ class RunWishes:
     category: str | None = None
     max_failures: str | None = None
 
-    def fields(self, file_id: str, name: str, dry_run: bool) -> Json:
-        """The body of POST /v1/batches."""
+    def fields(self, file_id: str, name: str, dry_run: bool, photos: bool = False) -> Json:
+        """The body of POST /v1/batches. `photos`: they were added beside the list."""
         said = {key: value for key, value in asdict(self).items() if value is not None}
         settings = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
         metadata = {_NAME: name[:512], _SETTINGS: settings}
+        if photos:
+            metadata[_PHOTOS] = "added"
         return {**said, "input_file_id": file_id, "dry_run": dry_run, "metadata": metadata}
 
 
@@ -40,13 +42,18 @@ def started(batch: Mapping[str, Any]) -> Json | None:
     if not batch["dry_run"] or settings is None or counts["failed"] >= counts["total"]:
         return None
     wishes = RunWishes(**json.loads(settings))
-    return wishes.fields(batch["input_file_id"], name_of(batch), dry_run=False)
+    return wishes.fields(batch["input_file_id"], name_of(batch), False, has_photos(batch))
 
 
 def name_of(batch: Mapping[str, Any]) -> str:
     """What a person calls it."""
     given = batch["metadata"].get(_NAME) or (batch["input_uri"] or "").rsplit("/", 1)[-1]
     return str(given or batch["id"])
+
+
+def has_photos(batch: Mapping[str, Any]) -> bool:
+    """Its lines are then products: there is no header."""
+    return _PHOTOS in batch["metadata"]
 
 
 def is_run(text: str) -> bool:

@@ -1,7 +1,6 @@
 """The web page in real Chromium against a real cluster, as a merchandiser uses it."""
 
 import contextlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -301,13 +300,12 @@ def test_a_camera_move_is_rendered_and_one_begins_a_generated_clip(
 def test_a_list_of_five_is_checked_made_watched_and_reported(
     open_tab: Open, live: LiveCluster, tmp_path: Path
 ) -> None:
-    manifest = manifest_of(live, tmp_path / "winter.jsonl")
     tab = open_tab()
     tab.page.get_by_role("tab", name="Catalogue").click()
     tab.click("Check the list")
     expect(tab.page.get_by_text("Add a product list first.")).to_be_visible()
-    tab.page.locator("#manifest input[type=file]").set_input_files(manifest)
-    expect(tab.page.locator("#manifest .file-preview td.filename")).to_have_count(1)
+    add_list(tab, tmp_path / "winter.csv")
+    choose(tab, "Category of rows that name none", "Watch")
     tab.click("Check the list")
     run = tab.page.locator("#run article")
     expect(run).to_contain_text("Checked: 5 products, 1 cannot be used")
@@ -322,11 +320,11 @@ def test_a_list_of_five_is_checked_made_watched_and_reported(
     expect(run.locator("progress")).to_be_visible()
     tab.shoot("catalogue-progress")
     tab.page.reload()  # the run is in the address
-    expect(run).to_contain_text("winter.jsonl")
+    expect(run).to_contain_text("winter.csv")
     expect(run).to_have_attribute("data-status", "completed", timeout=120_000)
     expect(run).to_contain_text("Done: 4 of 5 ready, 1 failed")
     expect(problems).to_have_count(1)
-    expect(problems).to_contain_text("watch-4")
+    expect(problems).to_contain_text("vase-4")
     ready = tab.page.locator('#rows figure[data-status="ok"]')
     expect(ready).to_have_count(4)
     expect(ready.first.locator("img")).to_be_visible()
@@ -345,11 +343,10 @@ def test_a_list_of_five_is_checked_made_watched_and_reported(
 
 
 def test_a_run_is_stopped(open_tab: Open, live: LiveCluster, tmp_path: Path) -> None:
-    manifest = manifest_of(live, tmp_path / "spring.jsonl")
     tab = open_tab()
     tab.page.get_by_role("tab", name="Catalogue").click()
-    tab.page.locator("#manifest input[type=file]").set_input_files(manifest)
-    expect(tab.page.locator("#manifest .file-preview td.filename")).to_have_count(1)
+    add_list(tab, tmp_path / "spring.csv")
+    choose(tab, "Category of rows that name none", "Home")
     tab.click("Make all videos")
     run = tab.page.locator("#run article")
     tab.page.once("dialog", lambda dialog: dialog.accept())
@@ -383,21 +380,12 @@ def test_the_service_view_tells_machines_failures_and_the_way_to_grafana(
     assert tab.outside == set()
 
 
-def manifest_of(live: LiveCluster, path: Path) -> Path:
-    """Five products over one photo; the last one cannot be used. OpenAI's lines, so that the photo
-    may be an uploaded one."""
-    with httpx2.Client(base_url=live.url) as http:
-        photo = {"file": (WATCH.name, WATCH.read_bytes())}
-        file_id = http.post("/v1/files", data={"purpose": "vision"}, files=photo).json()["id"]
-    body = {"prompt": "a watch turns", "input_reference": {"file_id": file_id}, "preset": "preview"}
-    lines = [
-        {
-            "custom_id": f"watch-{number}",
-            "method": "POST",
-            "url": "/v1/videos",
-            "body": body | ({"seed": number} if number < 4 else {"n": 101}),
-        }
-        for number in range(5)
-    ]
-    path.write_text("\n".join(map(json.dumps, lines)))
-    return path
+def add_list(tab: Tab, path: Path) -> None:
+    """Five products over two photos; the last one cannot be used."""
+    rows = [f"watch-{number},{WATCH.name},preview,{number},1" for number in range(3)]
+    rows += [f"vase-3,{VASE.name},preview,3,1", f"vase-4,{VASE.name},preview,4,101"]
+    path.write_text("\n".join(["sku,image_uri,preset,seed,n", *rows]))
+    tab.page.locator("#manifest input[type=file]").set_input_files(path)
+    expect(tab.page.locator("#manifest .file-preview td.filename")).to_have_count(1)
+    tab.page.locator("#list-photos input[type=file]").set_input_files([WATCH, VASE])
+    expect(tab.page.locator("#list-photos .file-preview td.filename")).to_have_count(2)

@@ -8,13 +8,19 @@ from typing import Any
 import pytest
 
 from catalog.batches.items import Item, ItemStatus
+from catalog.batches.keeper import _code
+from catalog.batches.lines import are_requests, manifest_of
 from catalog.batches.request import BatchRequest, UploadedManifest
+from catalog.errors import CatalogError
 from catalog.presets import default_presets
+from catalog.results.errors import ResultsError
+from catalog.run.errors import PlanChanged
 from serve.config import CAMERA
 from serve.schemas import Batch, BatchItem, CreateBatch
 from serve.web import markup, reports
 from serve.web.form import FIELDS, OF_THE_MODEL, told, wishes_of
 from serve.web.limits import allowed
+from serve.web.lists import ListUnusable, ProductList
 from serve.web.picture import Picture, machines
 from serve.web.runs import RunWishes, is_run, name_of, percent, started, state
 from serve.web.wishes import Wishes
@@ -142,6 +148,65 @@ def test_rows_show_their_videos_once_they_are_ready() -> None:
     assert EN("catalogue.no_rows") in reports.rows(EN, [])
     assert "s3://reel/batches/shop/batch_0a" in reports.files(EN, batch("completed", (5, 5, 0)))
     assert reports.files(EN, batch("in_progress", (5, 2, 0))) == ""
+
+
+GOODS = """sku,image_uri,title,colour,n
+W-1,photos/watch.jpg,Steel watch,blue,
+W-2,"C:\\goods\\watch.jpg",,,3
+W-3,https://cdn.example/mug.jpg,"Mug, white",,
+"""
+
+
+def test_a_list_and_its_photos_become_lines_that_the_service_reads() -> None:
+    products = ProductList.read("goods.CSV", ("\ufeff" + GOODS).encode())
+    assert products.photos(["other.jpg", "watch.jpg"]) == ["watch.jpg"]
+    lines = products.requests({"watch.jpg": "file_1"})
+    assert are_requests(lines)
+    uris = {"file_1": "s3://reel/inputs/1"}
+    rows = [
+        json.loads(row) for row in manifest_of(lines, "i2vgen-xl", uris.__getitem__).split(b"\n")
+    ]
+    assert [row["sku"] for row in rows] == ["W-1", "W-2", "W-3"]
+    assert [row["image_uri"] for row in rows] == [
+        "s3://reel/inputs/1",
+        "s3://reel/inputs/1",
+        "https://cdn.example/mug.jpg",
+    ]
+    assert rows[0]["metadata_json"] == {"colour": "blue"}
+    assert (rows[1]["n"], rows[2]["title"]) == ("3", "Mug, white")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason", "names"),
+    [
+        ("goods.parquet", b"PAR1", "catalogue.photos_need_csv", ()),
+        ("goods.csv", b"sku,image_uri\n\xff,a.jpg", "catalogue.not_utf8", ()),
+        ("goods.csv", b"sku,photo\na,b.jpg", "catalogue.no_column", ("image_uri",)),
+        ("goods.csv", b"sku,image_uri\na,b.jpg", "catalogue.photos_absent", ("b.jpg",)),
+    ],
+)
+def test_a_list_that_its_photos_do_not_fit_is_refused_in_words(
+    name: str, data: bytes, reason: str, names: tuple[str, ...]
+) -> None:
+    with pytest.raises(ListUnusable) as refused:
+        ProductList.read(name, data).photos(["a.jpg"])
+    assert (refused.value.reason, refused.value.names) == (reason, names)
+    assert EN(reason, names=", ".join(names)) != ZH(reason, names=", ".join(names))
+
+
+@pytest.mark.parametrize("row", ["a,b.jpg,c", "a"])
+def test_a_row_of_another_width_is_not_guessed_at(row: str) -> None:
+    with pytest.raises(ListUnusable) as refused:
+        ProductList.read("goods.csv", f"sku,image_uri\n{row}".encode())
+    assert refused.value.reason == "catalogue.not_csv"
+
+
+def test_whatever_ends_a_run_has_words() -> None:
+    """As its keeper names it; what concerns rows has ADVICE."""
+    ends = [*CatalogError.__subclasses__(), *ResultsError.__subclasses__(), PlanChanged]
+    told = {_code(error.__new__(error)) for error in ends}
+    told |= {"stopped", "driver_lost", "input_not_found", "invalid_request"}
+    assert told <= EN.errors.keys()
 
 
 def video(tier: str | None, gpu_seconds: float = 0.0, **more: Any) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def test_a_row_of_another_width_is_not_guessed_at(row: str) -> None:
 def test_whatever_ends_a_run_has_words() -> None:
     """As its keeper names it; what concerns rows has ADVICE."""
     ends = [*CatalogError.__subclasses__(), *ResultsError.__subclasses__(), PlanChanged]
-    told = {_code(error.__new__(error)) for error in ends}
+    told = {_code(Exception.__new__(error)) for error in ends}
     told |= {"stopped", "driver_lost", "input_not_found", "invalid_request"}
     assert told <= EN.errors.keys()
 

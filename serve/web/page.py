@@ -41,7 +41,7 @@ def build_page(
             return markup.forget_form(words, back) if api.headers else ""
 
         page.load(ask_for_key, where, key, js=_WHERE, **QUIET)
-        with gr.Tabs() as tabs:
+        with gr.Tabs(overflow_behavior="wrap") as tabs:
             with gr.Tab(words("gallery.create_tab"), id="create") as create:
                 CreateView(words, api_of, photos).draw(page)
             with gr.Tab(words("gallery.tab"), id="gallery") as gallery:

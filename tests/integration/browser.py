@@ -32,10 +32,20 @@ def chromium() -> Iterator[Browser]:
 class Tab:
     """A page of the site, and every host that it has asked for anything."""
 
-    def __init__(self, browser: Browser, url: str, path: str = "/ui/en/", width: int = 1280):
+    def __init__(
+        self,
+        browser: Browser,
+        url: str,
+        path: str = "/ui/en/",
+        width: int = 1280,
+        dark: bool = False,
+    ):
         self.url, self.hosts = url, set[str]()
         self.context = browser.new_context(
-            viewport={"width": width, "height": 1000}, locale="en-GB", accept_downloads=True
+            viewport={"width": width, "height": 1000},
+            locale="en-GB",
+            accept_downloads=True,
+            color_scheme="dark" if dark else "light",
         )
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(WAIT_MS)

@@ -214,9 +214,12 @@ def test_chinese_words_and_a_phone(open_tab: Open) -> None:
     tab.page.get_by_label("商品标题").fill("机械表")
     expect(tab.page.get_by_label("画面描述")).to_have_value(re.compile("watch"))
     tab.page.set_viewport_size({"width": 390, "height": 844})
-    wide = tab.page.evaluate("document.documentElement.scrollWidth")
-    assert wide <= 390, "a phone would scroll sideways"
-    tab.shoot("create-phone-zh")
+    for name in ("制作视频", "我的视频", "批量制作", "服务状态"):
+        tab.page.get_by_role("tab", name=name).click()
+        expect(tab.page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
+        wide = tab.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= 390, f"{name}: a phone would scroll sideways"
+        tab.shoot(f"phone-{name}")
 
 
 def test_the_gallery_shows_filters_repeats_and_deletes(open_tab: Open, live: LiveCluster) -> None:
@@ -233,11 +236,9 @@ def test_the_gallery_shows_filters_repeats_and_deletes(open_tab: Open, live: Liv
     newest = shelf.locator("figure").first
     expect(newest).to_have_attribute("data-video", video_id)
     tab.shoot("gallery")
-    tab.page.get_by_label("Status").click()
-    tab.page.get_by_role("option", name="Cancelled").click()
+    choose(tab, "Status", "Cancelled")
     expect(mine).to_have_count(0)
-    tab.page.get_by_label("Status").click()
-    tab.page.get_by_role("option", name="All").click()
+    choose(tab, "Status", "All")
     expect(mine).to_have_count(1)
     mine.get_by_role("link", name="Again with other settings").click()
     expect(tab.page.get_by_text("Photo: home-vase.webp")).to_be_visible()

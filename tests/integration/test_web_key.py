@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from serve.web.config import WebConfig
 from serve.web.routes import build_site
+from serve.web.words import Language, words_of
 from storage.object_store import ObjectStoreConfig
 from tests.integration.browser import Tab, chromium
 from tests.integration.service import Service, jpeg
@@ -136,19 +137,59 @@ def test_a_photo_reaches_the_api_under_the_key_of_whoever_looks(
     tab.close()
 
 
-@pytest.mark.parametrize("path", ["/ui/en/", "/ui/zh/"])
-def test_contrast_labels_and_roles_pass_an_automated_check(
-    browser: Browser, url: str, service: Service, path: str
+@pytest.mark.parametrize(("language", "dark"), [("en", False), ("zh", True)])
+def test_contrast_labels_and_roles_of_every_view_pass_an_automated_check(
+    browser: Browser, url: str, service: Service, language: Language, dark: bool
 ) -> None:
-    tab = Tab(browser, url, path)
+    tab, words = Tab(browser, url, f"/ui/{language}/", dark=dark), words_of(language)
     expect(tab.page.locator("#api-key")).to_be_visible()
-    for state in ("asking for a key", "with a key"):
-        found = Axe().run(tab.page, options=_RULES)
-        assert found.violations_count == 0, f"{state}: {found.generate_report()}"
-        if state == "asking for a key":
-            tab.page.locator("#api-key").fill(secret_of(service))
-            tab.page.locator("#api-key").press("Enter")
-            expect(tab.page.locator("input[type=radio]:checked")).to_have_count(1)
+    check(tab, "asking for a key")
+    secret = secret_of(service)
+    service.create(jpeg(), headers={"Authorization": f"Bearer {secret}"})
+    tab.page.locator("#api-key").fill(secret)
+    tab.page.locator("#api-key").press("Enter")
+    expect(tab.page.locator("input[type=radio]:checked")).to_have_count(2)  # quality and model
+    tab.page.get_by_role("button", name=words("create.advanced")).click()
+    check(tab, "create")
+    for view, shown in (
+        ("gallery", "#shelf figure"),
+        ("catalogue", "#runs h2"),
+        ("cluster", "#service h2"),
+    ):
+        tab.page.get_by_role("tab", name=words(f"{view}.tab")).click()
+        expect(tab.page.locator(shown).first).to_be_visible()
+        check(tab, view)
+        tab.shoot(f"{view}-{language}{'-dark' if dark else ''}")
+    tab.close()
+
+
+def check(tab: Tab, state: str) -> None:
+    found = Axe().run(tab.page, options=_RULES)
+    assert found.violations_count == 0, f"{state}: {found.generate_report()}"
+
+
+def test_everything_is_reached_and_started_by_keyboard(
+    browser: Browser, url: str, service: Service
+) -> None:
+    tab = Tab(browser, url, "/ui/en/")
+    tab.page.locator("#api-key").fill(secret_of(service))
+    tab.page.locator("#api-key").press("Enter")
+    expect(tab.page.get_by_label("Standard", exact=True)).to_be_checked()
+    reached: list[str] = []
+    while "start" not in reached and len(reached) < 40:
+        tab.page.keyboard.press("Tab")
+        reached.append(
+            tab.page.evaluate(
+                "() => { const a = document.activeElement; return a.id || a.role || a.ariaLabel"
+                " || a.type || a.tagName; }"
+            )
+        )
+    assert "start" in reached, reached
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.get_by_role("alert").first).to_contain_text("Add a photo first.")
+    tab.page.get_by_role("tab", name="My videos").focus()
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.locator("#shelf")).to_contain_text("No videos here.")
     tab.close()
 
 

@@ -42,6 +42,7 @@ class CatalogueView:
                     label=words("catalogue.manifest"),
                     file_types=[".csv", ".jsonl", ".ndjson", ".parquet"],
                     elem_id="manifest",
+                    height=150,
                 )
                 gr.HTML(f'<p class="faint">{words("catalogue.manifest_help")}</p>')
                 photos = gr.File(
@@ -49,6 +50,7 @@ class CatalogueView:
                     file_count="multiple",
                     file_types=["image"],
                     elem_id="list-photos",
+                    height=150,
                 )
                 with gr.Row():
                     preset = gr.Dropdown(label=words("catalogue.preset"), min_width=180)

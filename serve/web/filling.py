@@ -38,8 +38,12 @@ class Filling:
             trigger_mode="always_last",
             **QUIET,
         )
-        form.prompt.input(
-            self._check, form.prompt, form.advice, trigger_mode="always_last", **QUIET
+        form.prompt.change(
+            self._check,
+            [form.prompt, form.made],
+            form.advice,
+            trigger_mode="always_last",
+            **QUIET,
         )
         form.category.input(self._category, form.category, form.preset, **QUIET)
         gr.on(
@@ -90,7 +94,10 @@ class Filling:
         shown = markup.warnings(self.words, answer["warnings"])
         return [answer["prompt"], answer["prompt"], shown]
 
-    async def _check(self, prompt: str, request: gr.Request) -> str:
+    async def _check(self, prompt: str, made: str, request: gr.Request) -> Any:
+        """Of what was made of the title, `_compose` says more."""
+        if prompt == made:
+            return gr.skip()
         return await self._advice({"prompt": prompt}, request) if prompt.strip() else ""
 
     async def _advice(self, fields: Json, request: gr.Request) -> str:

@@ -63,6 +63,7 @@ class Form:
             file_count="multiple",
             file_types=["image"],
             elem_id="photos",
+            height=150,
         )
         photo = gr.Textbox(visible="hidden")
         previews = gr.HTML()

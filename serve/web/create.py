@@ -29,6 +29,10 @@ _KEEP_IDS = """(ids) => {
   ids ? url.searchParams.set('video', ids) : url.searchParams.delete('video');
   window.history.replaceState(null, '', url);
 }"""
+_SHOW_PROGRESS = """(refused) => {
+  if (!refused) document.getElementById('made').scrollIntoView({block: 'start'});
+}"""
+"""The button may be far below what it has begun; and a browser plays nothing that is out of sight."""
 _READ_ADDRESS = """() => {
   const asked = new URLSearchParams(window.location.search);
   return [asked.get('video') || '', asked.get('like') || ''];
@@ -49,7 +53,7 @@ class CreateView:
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
                 form = Form.draw(words)
-            with gr.Column(scale=6, min_width=320):
+            with gr.Column(scale=6, min_width=320, elem_id="made"):
                 gr.HTML(f"<h2>{words('job.heading')}</h2>")
                 progress = gr.HTML(markup.nothing(words), js_on_load=LISTEN, elem_id="progress")
                 results = gr.HTML(js_on_load=LISTEN, elem_id="results")
@@ -70,7 +74,9 @@ class CreateView:
             [form.files, form.photo, ids, *form.values],
             [ids, form.refused],
             api_visibility="private",
-        ).then(self._look, ids, seen, **QUIET)
+        ).then(self._look, ids, seen, **QUIET).then(
+            None, form.refused, None, js=_SHOW_PROGRESS, api_visibility="private"
+        )
         timer.tick(self._look, ids, seen, **QUIET)
         for shown in (progress, results):
             shown.click(self._act, ids, [ids, form.refused], **QUIET).then(

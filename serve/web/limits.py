@@ -55,9 +55,9 @@ class Offer:
         ]
 
     def preset_choices(self, words: Words) -> list[tuple[str, str]]:
-        return [
-            (words.get(f"create.presets.{one['id']}", one["id"]), one["id"]) for one in self.presets
-        ]
+        """From the smallest to the largest."""
+        presets = sorted(self.presets, key=lambda one: one["area_px"] * one["num_frames"])
+        return [(words.get(f"create.presets.{one['id']}", one["id"]), one["id"]) for one in presets]
 
     def category_choices(self, none: str) -> list[tuple[str, str]]:
         """`none`: what no category is called."""

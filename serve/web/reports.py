@@ -28,7 +28,8 @@ def runs(words: Words, batches: Sequence[Json]) -> str:
 
 
 def card(words: Words, batch: Json) -> str:
-    return draw(_PAGE, "card", words, *_shown(words, batch))
+    """Of the run whose report is open."""
+    return draw(_PAGE, "card", words, *_shown(words, batch), True)
 
 
 def problems(words: Words, batch: Json, failed: Mapping[str, Any]) -> str:

@@ -77,6 +77,7 @@ def the_video(tab: Tab) -> dict[str, Any]:
     """What the page's one <video> is playing."""
     video = tab.jobs("completed").locator("video").first
     expect(video).to_be_visible()
+    video.scroll_into_view_if_needed()  # Chromium plays no muted video that is out of sight
     tab.page.wait_for_function(
         "() => { const v = document.querySelector('article.job video');"
         " return v && v.readyState >= 2 && v.currentTime > 0 && v.duration > 0 }"
@@ -94,6 +95,7 @@ def test_a_photo_becomes_a_video_that_plays_and_is_downloaded(
     tab = open_tab()
     tab.shoot("create-empty")
     make(tab, WATCH, steps=60, Seed=11)
+    expect(tab.jobs().first).to_be_in_viewport()
     bar = tab.page.locator("article.job progress")
     seen = []
     with contextlib.suppress(AssertionError):

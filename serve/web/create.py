@@ -32,7 +32,7 @@ _KEEP_IDS = """(ids) => {
 _SHOW_PROGRESS = """(refused) => {
   if (!refused) document.getElementById('made').scrollIntoView({block: 'start'});
 }"""
-"""The button may be far below what it has begun; and a browser plays nothing that is out of sight."""
+"""The button may be far below what it has begun, and browsers play nothing that is out of sight."""
 _READ_ADDRESS = """() => {
   const asked = new URLSearchParams(window.location.search);
   return [asked.get('video') || '', asked.get('like') || ''];

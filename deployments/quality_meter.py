@@ -76,5 +76,6 @@ class QualityMeter:
         if not (sampling.starts_from_frames or sampling.is_rendered):
             return fit_photo(rgb, *size, fit)
         assert self._render is not None, "whoever made the clip had one"
-        assert request.camera_motion is not None, "without a move nothing starts from frames"
-        return next(self._render(rgb, request.camera_motion, sampling.num_frames, size, fit))
+        camera = request.camera(sampling.is_rendered)
+        assert camera is not None, "without a move nothing starts from frames"
+        return next(self._render(rgb, camera, sampling.num_frames, size, fit))

@@ -14,6 +14,7 @@ from diffusion.model_folder import ModelCard
 from diffusion.params import SamplingParams
 from serve.config import CAMERA, AppConfig
 from serve.schemas import CreateVideo, PromptFields
+from serve.services.camera_move import choose_move
 from serve.services.clip_shape import (
     MODEL_FRAMES,
     check_length,
@@ -36,8 +37,8 @@ SMOOTH_FPS = 24
 def resolve(
     create: CreateVideo, photo: PhotoFacts, tenant: str, model: ModelCard, config: AppConfig
 ) -> JobRequest:
-    """Fill in every default, the seed included. Raises ApiError, UnsupportedSize and
-    UnusableStrength."""
+    """Fill in every default, the seed included. Raises ApiError, UnsupportedSize, UnusableStrength,
+    and CameraConflict where a camera move may be made instead and the prompt names two."""
     if create.model not in (None, model.name):
         have = f"this server has {model.name!r} and {CAMERA!r}"
         raise refused("model", f"no model {create.model!r} here; {have}")
@@ -78,7 +79,8 @@ def resolve(
         prompt_template=prompt.template,
         priority=create.priority,
         deadline_at=None if create.deadline_s is None else time.time() + create.deadline_s,
-        may_downgrade=create.downgrade == "auto",
+        may_downgrade=create.downgrade != "never",
+        last_resort=choose_move(create).move if create.downgrade == "camera" else None,
         sku=create.sku,
         batch_id=create.batch_id,
         title=create.title,

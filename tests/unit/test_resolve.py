@@ -13,10 +13,13 @@ from diffusion.model_folder import ModelCard, ModelConfig
 from serve.commands import LOCAL_CONFIG
 from serve.config import AppConfig, load
 from serve.errors import ApiError, from_validation
-from serve.schemas import CreateVideo
+from serve.schemas import CreateVideo, Video
+from serve.services.camera_move import USUAL_MOVE
 from serve.services.resolve import resolve
-from storage.jobs import JobRequest
+from storage.jobs import NOTHING_GENERATED, Job, JobEvent, JobRequest, JobStatus
+from tests.sample_jobs import VIDEO
 from video.camera.move import CameraMove, Ease, Move, Speed
+from video.errors import CameraConflict
 from video.photo import PhotoFacts
 
 PROMPT = "a mug turns slowly to the left, soft studio light"
@@ -308,6 +311,48 @@ def test_at_full_strength_the_caller_hears_that_nothing_is_moved() -> None:
     request = resolved(card=MOVING, camera_motion="pan_left", motion_strength=1)
     assert not request.sampling.starts_from_frames
     assert "camera_motion moves nothing" in request.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "last"),
+    [
+        ({"downgrade": "auto"}, None),
+        ({"downgrade": "camera"}, USUAL_MOVE),
+        ({"downgrade": "camera", "prompt": "a mug, pan left"}, CameraMove(Move.PAN_LEFT)),
+        ({"downgrade": "camera", "camera_motion": "tilt_up"}, CameraMove(Move.TILT_UP)),
+    ],
+)
+def test_the_camera_move_of_the_last_resort(fields: dict[str, Any], last: CameraMove) -> None:
+    request = resolved(card=MOVING, **fields)
+    assert (request.may_downgrade, request.last_resort) == (True, last)
+    assert request.sampling.num_inference_steps == 50
+    assert resolved().last_resort is None
+
+
+def test_two_moves_for_the_last_resort_are_refused() -> None:
+    both = "zoom in, then pan left"
+    assert resolved(prompt=both).last_resort is None
+    with pytest.raises(CameraConflict):
+        resolved(prompt=both, downgrade="camera")
+
+
+def test_the_caller_is_told_that_the_last_resort_was_taken() -> None:
+    request = resolved(
+        card=MOVING, downgrade="camera", camera_motion="tilt_up", motion_strength=0.5
+    )
+    event = JobEvent(0.0, "camera_move", NOTHING_GENERATED)
+    job = Job(request=request, status=JobStatus.IN_PROGRESS, created_at=0.0, events=(event,))
+    asked = Video.of(job)
+    assert (asked.made_by, asked.steps, asked.motion_strength) == (None, 25, 0.5)
+    made = replace(VIDEO, camera_layers=1, video_key=f"attempts/{request.id}/1/video.mp4")
+    video = Video.of(replace(job, status=JobStatus.COMPLETED, completed_at=1.0, result=made))
+    assert (video.made_by, video.camera_layers) == (NOTHING_GENERATED, 1)
+    assert (video.step, video.steps, video.motion_strength) == (0, 0, None)
+    assert video.usage is not None
+    assert video.usage.unet_steps == 0
+    assert [step.step for step in video.downgrades] == ["camera_move"]
+    assert video.camera_motion is not None
+    assert video.camera_motion.move is Move.TILT_UP
 
 
 @pytest.mark.parametrize(

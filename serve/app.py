@@ -120,7 +120,7 @@ def compose(args: Mapping[str, Any], render: Render | None) -> Application:
         config.webhooks,
         config.egress,
         config.retention,
-        [FollowBatches(config.catalog, store, card.name, driver_command)],
+        [FollowBatches(config.catalog, store, config.default_model_name, driver_command)],
         [tier.name for tier in tiers],
     )
     api = stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI")

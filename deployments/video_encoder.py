@@ -81,7 +81,7 @@ class VideoEncoder:
         config: VideoEncoderConfig,
         store: ObjectStoreConfig,
         limits: PhotoLimits,
-        render: Render | None = None,
+        render: Render,
     ):
         import cv2
 

@@ -47,7 +47,7 @@ def resolve(
     preset_name, preset = preset_for(create, config)
     width, height = size_of(create, photo, preset.area_px, model, config.limits.max_area_px, config)
     num_frames, fps = timing_of(create, preset.num_frames, preset.fps, MODEL_FRAMES)
-    camera, strength = _camera(create, model)
+    camera, strength = _camera(create)
     inbetweens = max(0, math.ceil(SMOOTH_FPS / fps) - 1) if create.enable_frame_interpolation else 0
     return JobRequest(
         id=f"video_{uuid_utils.uuid7().hex}",
@@ -92,15 +92,12 @@ def resolve(
     )
 
 
-def _camera(create: CreateVideo, model: ModelCard) -> tuple[CameraMove | None, float | None]:
+def _camera(create: CreateVideo) -> tuple[CameraMove | None, float | None]:
     """The move, and how much of it is the model's to change."""
     if create.camera_motion is None:
         if create.motion_strength is not None:
             raise refused("motion_strength", "motion_strength is of a camera_motion: give one too")
         return None, None
-    if not model.camera_moves:
-        message = "this server renders no camera moves: leave camera_motion out"
-        raise refused("camera_motion", message)
     return create.camera_motion.camera, given(create.motion_strength, MOTION_STRENGTH)
 
 

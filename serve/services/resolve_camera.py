@@ -17,7 +17,7 @@ from storage import keys
 from storage.jobs import JobRequest, OutputParams
 from video.photo import PhotoFacts
 
-CARD = ModelCard(CAMERA, "camera-moves-1", size_multiple=2, camera_moves=True)
+CARD = ModelCard(CAMERA, "camera-moves-1", size_multiple=2)
 """Its revision is a part of every result id: another one when the frames become others."""
 
 _MEANINGLESS = (

@@ -78,12 +78,12 @@ class Service:
         url: str | None = None,
         auth: bool = False,
         max_queued_jobs: int = 1000,
-        card: ModelCard = CARD,
         **sections: Any,
     ):
         self.folder = folder
         settings: dict[str, Any] = {
             "model": ModelConfig(source="tiny"),
+            "default_model": ModelConfig(source="tiny").name,
             "object_store": s3,
             "job_store": JobStoreConfig(url=url or f"sqlite:///{folder / 'jobs.sqlite'}"),
             "tiers": (TierConfig(name="cpu"),),
@@ -98,7 +98,7 @@ class Service:
         self.stopped: list[str] = []
         self.broken: list[str] = []
         line = DispatcherLine(self._wake, self.stopped.append, self._broken)
-        api = open_api(self.config, card, admission(self.config), line, photo_pool())
+        api = open_api(self.config, CARD, admission(self.config), line, photo_pool())
         self.videos, self.memory = api.videos, api.memory
         self.app = create_app(api)
         self.http = TestClient(self.app, base_url="http://127.0.0.1")

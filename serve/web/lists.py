@@ -18,6 +18,8 @@ _BODY = (
     "seconds",
     "seed",
     "n",
+    "camera_motion",
+    "motion_strength",
 )
 """Columns that a line's body has a field for; all others become its metadata."""
 

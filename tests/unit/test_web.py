@@ -23,7 +23,7 @@ from serve import errors
 from serve.config import CAMERA
 from serve.errors import TABLE
 from serve.schemas import CreateVideoJson, Video
-from serve.services.resolve_camera import _MEANINGLESS, _refuse_meaningless
+from serve.services.resolve_camera import _MEANINGLESS
 from serve.web import markup
 from serve.web.api import UploadedPhoto
 from serve.web.listing import find
@@ -226,13 +226,16 @@ def test_a_camera_move_is_asked_for_without_what_means_nothing_to_it() -> None:
     wishes = replace(FULL, model=CAMERA)
     fields = wishes.fields(UploadedPhoto("file_1", "watch.jpg"))
     create = CreateVideoJson.model_validate(fields)
+    photo = {"input_reference": {"file_id": "file_1"}}
+    plain = CreateVideoJson.model_validate({"prompt": "a watch", **photo})
     assert create.camera_motion is not None
     assert (create.model, create.camera_motion.move, create.camera_motion.speed) == (
         CAMERA,
         "pan_left",
         "slow",
     )
-    _refuse_meaningless(create)  # raises, where anything is left
+    left = [name for name in _MEANINGLESS if getattr(create, name) != getattr(plain, name)]
+    assert left == []
     made = made_of(fields)
     assert again(made | {"status": "completed"}) is None  # it would be the same
     assert again(made | {"status": "failed"}) is not None
@@ -247,8 +250,8 @@ def test_a_strength_without_a_move_is_not_sent() -> None:
 
 
 def test_what_means_nothing_to_camera_moves_is_what_the_service_refuses() -> None:
-    of_the_page = {"motion_strength", *(name for name in _MEANINGLESS if hasattr(FULL, name))}
-    assert set(GENERATED_ONLY) == of_the_page
+    of_the_page = {name for name in _MEANINGLESS if hasattr(FULL, name)}
+    assert set(GENERATED_ONLY) == of_the_page | {"seed"}  # which is taken, and changes nothing
 
 
 def test_a_form_can_begin_with_what_an_earlier_video_was_made_of() -> None:

@@ -418,8 +418,8 @@ def test_told_to_end_it_puts_jobs_back_at_once(
         await Dispatcher.__del__(dispatcher)
         assert rig.job("job").status is JobStatus.QUEUED
 
-    assert DispatcherConfig().drain_s > 10
-    asyncio.run(asyncio.wait_for(scenario(), 10))  # less than it has when Serve stops it
+    less_than_when_serve_stops_it = 0.8 * DispatcherConfig().drain_s
+    asyncio.run(asyncio.wait_for(scenario(), less_than_when_serve_stops_it))
 
 
 def test_drain_does_not_miss_a_lease_under_way(tmp_path: Path) -> None:
@@ -615,7 +615,7 @@ def test_a_deadline_ends_a_job_that_still_waits_and_goes_with_one_that_runs(
         rig = Rig(tmp_path)
         rig.gate.clear()
         await rig.start()
-        deadline_at = time.time() + 0.5
+        deadline_at = time.time() + 3  # for three to find their slot, on any machine
         for number in range(4):  # three find a slot
             priority = Priority.INTERACTIVE if number < 2 else Priority.BATCH
             rig.jobs.create(
@@ -826,8 +826,9 @@ async def over_in_an_outage(
     await rig.until("job", JobStatus.IN_PROGRESS)
     outage.lasts = True
     rig.gate.set()
-    await asyncio.sleep(0.8)
-    assert rig.bucket.objects
+    while not rig.bucket.objects:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
     at_its_end()
     outage.lasts = False
 
@@ -1145,7 +1146,8 @@ def test_a_result_that_is_being_deleted_is_made_anew(tmp_path: Path) -> None:
         while not rig.job("again").events:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)  # the purge takes ten times as long as the first wait
-        assert rig.job("again").stage is Stage.WAITING_STORAGE
+        while rig.job("again").stage is not Stage.WAITING_STORAGE:
+            await asyncio.sleep(0.01)
         rig.bucket.objects.clear()
         while rig.job("again").attempt < 2 or not rig.bucket.objects:
             await asyncio.sleep(0.01)
@@ -1198,10 +1200,10 @@ def test_no_more_wait_for_a_purge_than_may(tmp_path: Path, monkeypatch: pytest.M
             purges.append(rig.jobs.delete("shop", request.id))
             rig.jobs.create(replace(request, id=f"{request.id}-again"))
         # Two slots: up to four attempts beyond the three are let in, and two with the last of them.
-        while len(dispatcher._attempts) <= 4:
+        while len(dispatcher._attempts) <= 4 or rig.jobs.counts()[JobStatus.IN_PROGRESS] < 8:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
-        assert 8 <= rig.jobs.counts()[JobStatus.IN_PROGRESS] <= 9
+        assert rig.jobs.counts()[JobStatus.IN_PROGRESS] <= 9
         for purge in purges:
             rig.jobs.purged(purge)
         for request in requests:

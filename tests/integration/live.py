@@ -50,6 +50,14 @@ def write_config(path: Path, **changes: Any) -> Path:
     return path
 
 
+def _command(process: psutil.Process) -> str:
+    """Its command line; empty once it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 class LiveCluster:
     """`shopreel up` over `data`; a context that ends it with SIGTERM."""
 
@@ -100,7 +108,7 @@ class LiveCluster:
         (found,) = (
             process
             for process in psutil.Process(self._process.pid).children(recursive=True)
-            if f"ServeReplica:shopreel:{deployment}" in " ".join(process.cmdline())
+            if f"ServeReplica:shopreel:{deployment}" in _command(process)
         )
         return found
 
@@ -109,7 +117,7 @@ class LiveCluster:
         (found,) = (
             process
             for process in psutil.Process(self._process.pid).children(recursive=True)
-            if "weed" in Path(process.exe()).name
+            if "weed" in Path(_command(process).partition(" ")[0]).name
         )
         return found
 
@@ -123,7 +131,7 @@ class LiveCluster:
     def left_behind(self, patience_s: float = 5) -> list[str]:
         """What still runs of all that the cluster ever started, after it has ended."""
         _, alive = psutil.wait_procs(self._family, timeout=patience_s)
-        return [f"{p.pid} {' '.join(p.cmdline())[:120]}" for p in alive if p.is_running()]
+        return [f"{p.pid} {_command(p)[:120]}" for p in alive if p.is_running()]
 
     def __enter__(self) -> Self:
         return self.start()

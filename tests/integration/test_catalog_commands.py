@@ -93,7 +93,7 @@ def test_cancelling_a_run_whose_driver_died_cancels_its_jobs(
     shop: Shop, cluster: OneShop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop.write(shop.products(4))
-    shop.run_for(3.0)
+    shop.run_until(lambda: len(shop.jobs()) >= 2)
     assert {job.status for job in shop.jobs()} == {JobStatus.QUEUED}
     cluster.jobs.lost = 1
     run_cancel(shop.output.uri, "default", cluster)
@@ -249,7 +249,7 @@ def test_a_report_on_a_run_whose_driver_was_killed_does_not_call_it_under_way(
     shop: Shop, cluster: OneShop, tmp_path: Path
 ) -> None:
     shop.write(shop.products(2))
-    shop.run_for(2.0)
+    shop.run_until(shop.jobs)
     found = report(cluster, shop, tmp_path / "out")
     assert found["status"] == "stopped"
     assert "no driver is at work" in str(found["stopped_because"])

@@ -94,7 +94,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Re
         config = write_config(folder / "config.yaml", **{"observability.traces": traces})
         with LiveCluster(folder / "data", config) as cluster:
             job_id = _make(cluster.url)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while len(receiver.spans) < len(PARENTS) and time.monotonic() < deadline:
                 time.sleep(0.1)
         yield job_id, receiver, folder / "data" / "logs"

@@ -995,6 +995,37 @@ def test_a_job_whose_tier_goes_while_its_result_is_looked_for_goes_to_another(
     run(scenario)
 
 
+def test_a_clip_whose_denoiser_starts_anew_waits_for_it_and_teaches_nothing_of_its_encoding(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        dispatcher = await rig.start()
+        starts = asyncio.Event()
+
+        class Starting(Stream):
+            async def __aiter__(self) -> AsyncIterator[Any]:
+                await starts.wait()
+                async for event in super().__aiter__():
+                    yield event
+
+        denoised = Denoised(None, "checkpoints/x", {"denoising": 1.0}, "")
+        rig.denoisers[0].remote = lambda *_: Starting(lambda: denoised, rig.gate)  # type: ignore[method-assign]
+        rig.jobs.create(make_request("job"))
+        while rig.job("job").stage is not Stage.ENCODING:
+            await asyncio.sleep(0.01)
+        dispatcher.counts = {"Denoiser-cpu": 0, "Decoder": 1}
+        while rig.job("job").stage is not Stage.WAITING_DENOISER:
+            await asyncio.sleep(0.01)
+        starts.set()
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+        learned = dispatcher._foresight.snapshot().stage_s
+        assert Stage.ENCODING not in learned
+        assert Stage.DECODING in learned
+
+    run(scenario)
+
+
 def test_a_clip_on_a_node_that_drains_is_left_to_hand_itself_out(tmp_path: Path) -> None:
     """Serve counts its replica no more as running; it still is, and takes no new clip. The same
     where Serve stops it: the clip ends as Preempted, its checkpoint stored."""

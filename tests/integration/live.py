@@ -68,7 +68,7 @@ class LiveCluster:
         self._process: subprocess.Popen[str] | None = None
         self._family: list[psutil.Process] = []
 
-    def start(self, timeout_s: float = 120) -> Self:
+    def start(self, timeout_s: float = 200) -> Self:
         command = [str(SHOPREEL), "up", "--data", str(self.data), "--port", str(free_port())]
         if self._config is not None:
             command += ["--config", str(self._config)]
@@ -121,14 +121,14 @@ class LiveCluster:
         )
         return found
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 90) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 150) -> int:
         """End it by a signal; its exit code."""
         assert self._process is not None
         self._family += psutil.Process(self._process.pid).children(recursive=True)
         self._process.send_signal(number)
         return self._process.wait(timeout_s)
 
-    def left_behind(self, patience_s: float = 5) -> list[str]:
+    def left_behind(self, patience_s: float = 30) -> list[str]:
         """What still runs of all that the cluster ever started, after it has ended."""
         _, alive = psutil.wait_procs(self._family, timeout=patience_s)
         return [f"{p.pid} {_command(p)[:120]}" for p in alive if p.is_running()]

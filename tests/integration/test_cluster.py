@@ -215,7 +215,7 @@ def replicas() -> dict[str, int]:
     return {name: d.replica_states.get("RUNNING", 0) for name, d in deployments.items()}
 
 
-def all_at_one(patience_s: float = 60) -> bool:
+def all_at_one(patience_s: float = 120) -> bool:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline and set(replicas().values()) != {1}:
         time.sleep(0.5)
@@ -227,7 +227,7 @@ def watch_scaling(name: str, calls: Iterable[Any]) -> None:
     assert all_at_one()
     responses = list(calls)
     seen: dict[str, set[int]] = {}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while seen.get(name) != {1, 2} and time.monotonic() < deadline:
         for deployment, count in replicas().items():
             seen.setdefault(deployment, set()).add(count)

@@ -134,7 +134,7 @@ def test_sigterm_during_the_start_ends_everything(tmp_path: Path, words: str) ->
         assert line, "it has ended"
     family = psutil.Process(up.pid).children(recursive=True)
     up.send_signal(signal.SIGTERM)
-    out, err = up.communicate(timeout=60)
+    out, err = up.communicate(timeout=120)
     assert (up.returncode, out) == (130, "")
     assert "Traceback" not in err
     assert list(temp.glob("reel-*")) == []

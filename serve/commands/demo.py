@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from serve.client import Client, ServiceError
@@ -66,7 +67,7 @@ def run_demo(
         try:
             videos = _make(running.base_url, examples, preset, out)
         except ServiceError as e:
-            console.print(f"[red]failed:[/] {e}", highlight=False)
+            console.print(f"[red]failed:[/] {escape(str(e))}", highlight=False)
             raise typer.Exit(1) from e
         status.start()
     console.print(_times(examples, videos))

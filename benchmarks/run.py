@@ -32,6 +32,7 @@ PARTS = (
     "catalog_busy",
     "observability",
     "alerts",
+    "quality",
 )
 
 

@@ -126,11 +126,12 @@ def _check_bucket(config: ObjectStoreConfig) -> Iterator[Check]:
 
 
 def check_weights(config: ModelConfig) -> Check:
-    if config.source == "tiny":
+    if config.is_random:
         return Check(
             "weights",
             "warn",
-            "tiny random weights: videos will be noise",
+            "tiny random weights: their videos are noise; requests that name no model get a camera"
+            " move, unless default_model says otherwise",
             "give --model a folder or hub id of I2VGen-XL",
         )
     try:

@@ -36,13 +36,20 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     name: str = Field("i2vgen-xl", description="the name callers see")
-    source: str = Field(description="a diffusers folder, or a hub id such as ali-vilab/i2vgen-xl")
+    source: str = Field(
+        description="a diffusers folder, or a hub id such as ali-vilab/i2vgen-xl; tiny: no weights,"
+        " but random ones, which `shopreel up` writes"
+    )
     revision: str | None = Field(None, description="40-digit commit; required for a hub id")
     variant: Literal["fp16"] | None = Field(None, description="load *.fp16.safetensors files")
     dtype: Literal["float32", "float16", "bfloat16"] = Field("float16", description="on GPUs")
     cpu_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="on CPUs; bfloat16 is three times as fast where the CPU has AMX"
     )
+
+    @property
+    def is_random(self) -> bool:
+        return self.source == "tiny"
 
     def dtype_on(self, device: str) -> str:
         return self.cpu_dtype if device == "cpu" else self.dtype

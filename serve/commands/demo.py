@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from serve.client import Client, ServiceError
-from serve.commands import EXAMPLES
+from serve.commands import EXAMPLES, LOCAL_CONFIG
 from serve.commands.progress import JobProgress
 from serve.commands.up import cluster_up, teller
 from video.mp4 import probe_mp4, read_frames
@@ -64,8 +64,11 @@ def run_demo(
                 f"[yellow]{RANDOM_WEIGHTS}[/]\nWith real weights and a GPU:"
                 " shopreel demo --config cluster/one_gpu.yaml"
             )
+        from serve.config import load  # Ray reads the environment that the cluster has set
+
+        weights = load(config or LOCAL_CONFIG).app.model.name
         try:
-            videos = _make(running.base_url, examples, preset, out)
+            videos = _make(running.base_url, weights, examples, preset, out)
         except ServiceError as e:
             console.print(f"[red]failed:[/] {escape(str(e))}", highlight=False)
             raise typer.Exit(1) from e
@@ -75,7 +78,7 @@ def run_demo(
 
 
 def _make(
-    base_url: str, examples: Sequence[_Example], preset: str, out: Path
+    base_url: str, model: str, examples: Sequence[_Example], preset: str, out: Path
 ) -> list[dict[str, Any]]:
     """Submit all, watch all, fetch and check each. Raises ServiceError on the first that failed."""
     with Client(base_url) as client, JobProgress(console) as progress:
@@ -83,6 +86,7 @@ def _make(
         ids = [
             client.create(
                 example.photo,
+                model=model,
                 prompt=example.prompt,
                 title=example.title,
                 preset=preset,

@@ -20,6 +20,7 @@ from diffusers import DDIMScheduler
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
+from benchmarks.quality.sheet import Sheets
 from diffusion.decode import decode_latents
 from diffusion.image import add_position_planes, encode_image
 from diffusion.model_folder import ModelConfig, ModelFolder
@@ -36,10 +37,10 @@ from diffusion.weights import (
 Frames = NDArray[np.uint8]  # [F, H, W, 3]
 
 CPU = torch.device("cpu")
-SIDE, NUM_FRAMES, STEPS = 256, 16, 20
+SIDE, NUM_FRAMES, STEPS = 128, 16, 20
 STRENGTHS = (0.25, 0.4)
-SPEED = 0.5
-"""Of the moves at full speed: a pan crosses 37 of 256 px in 16 frames, a zoom adds a quarter."""
+SPEED = 0.4
+"""Of the moves at full speed: a pan crosses 30 of 128 px in 16 frames, a zoom adds a fifth."""
 GATE_DB = 2.0
 
 _PRODUCTS = Path(__file__).parents[2] / "examples" / "products"
@@ -149,15 +150,23 @@ class Model:
         return noisy / signal, latents
 
 
-def measure() -> dict[str, Any]:
-    """PSNR and SSIM against the truth: per move and over all, for both tests; and the gate."""
-    model = Model()
+def measure(sheets: Path | None = None) -> dict[str, Any]:
+    """PSNR and SSIM against the truth: per move and over all, for both tests; and the gate.
+
+    With a folder for it, contact sheets of the studio test are written too.
+    """
+    model, pages = Model(), Sheets()
     figures: dict[str, Any] = {
         "clip": f"{SIDE}x{SIDE}, {NUM_FRAMES} frames",
         "held_out": list(HELD_OUT),
     }
     for test, photo_only in (("studio", False), ("photo only", True)):
-        rows = [_score(model, take) for take in takes(photo_only=photo_only)]
+        rows = []
+        for take in takes(photo_only=photo_only):
+            clips, seconds = _clips(model, take)
+            rows.append((take.photo, take.move.name, _scores(clips, seconds, take.truth)))
+            if not photo_only:
+                pages.add(take.photo, take.move.name, {"truth": take.truth, **clips})
         figures[test] = {
             "all": _mean([scores for _, _, scores in rows]),
             "by_move": {
@@ -180,13 +189,16 @@ def measure() -> dict[str, Any]:
         "over_the_decoded_warp_db": round(best - warp, 2),
         "improves_on_the_warp": best > warp,
     }
+    if sheets is not None:
+        pages.write(sheets)
     return figures
 
 
 Scores = dict[str, dict[str, float]]
 
 
-def _score(model: Model, take: Take) -> tuple[str, str, Scores]:
+def _clips(model: Model, take: Take) -> tuple[dict[str, Frames], dict[str, float]]:
+    """What is compared with the truth, by name, and how long the guided ones took."""
     start = model.encode(take.warp)
     candidates = {
         "frozen first frame": np.repeat(take.warp[:1], NUM_FRAMES, axis=0),
@@ -200,12 +212,16 @@ def _score(model: Model, take: Take) -> tuple[str, str, Scores]:
         candidates[f"guided {strength}"] = model.decode(latents)
         seconds[f"guided {strength}"] = time.perf_counter() - begun
         candidates[f"noisy start {strength}"] = model.decode(noisy)
+    return candidates, seconds
+
+
+def _scores(clips: dict[str, Frames], seconds: dict[str, float], truth: Frames) -> Scores:
     scores = {}
-    for name, frames in candidates.items():
-        scores[name] = {"psnr_db": psnr(frames, take.truth), "ssim": ssim(frames, take.truth)}
+    for name, frames in clips.items():
+        scores[name] = {"psnr_db": psnr(frames, truth), "ssim": ssim(frames, truth)}
         if name in seconds:
             scores[name]["seconds"] = seconds[name]
-    return take.photo, take.move.name, scores
+    return scores
 
 
 def psnr(frames: Frames, truth: Frames) -> float:

@@ -36,7 +36,7 @@ class Recipe:
     # put right at the end.
     finish: Schedule = Schedule(300, 8e-4, full_precision=True)
     finish_crops: Crops = Crops(2, 256)
-    denoiser: Schedule = Schedule(1000, 1.5e-3)
+    denoiser: Schedule = Schedule(1100, 1.5e-3)
     clips: ClipShape = ClipShape()
 
 
@@ -68,7 +68,8 @@ def make_embedded_model(
     )
     denoiser = Denoiser(make_unet(), make_text_encoder(tokenizer), make_image_encoder())
     if torch.cuda.is_available():
-        denoiser.cuda(), vae.cuda()
+        denoiser.cuda()
+        vae.cuda()
 
     def place(name: str) -> Workplace:
         report(f"training: {name}")

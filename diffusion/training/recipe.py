@@ -24,7 +24,7 @@ from diffusion.training.pictures import Pictures
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The defaults are those of the packaged weights."""
+    """The packaged weights are of these defaults."""
 
     seed: int = 0
     pictures: int = 600
@@ -36,7 +36,7 @@ class Recipe:
     # put right at the end.
     finish: Schedule = Schedule(300, 8e-4, full_precision=True)
     finish_crops: Crops = Crops(2, 256)
-    denoiser: Schedule = Schedule(1100, 1.5e-3)
+    denoiser: Schedule = Schedule(2400, 1.5e-3)
     clips: ClipShape = ClipShape()
 
 

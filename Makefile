@@ -58,7 +58,7 @@ format: install ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## measurements as JSON in benchmarks/results (PART=NAME: see benchmarks/parts)
+bench: install $(if $(filter all alerts,$(PART)),prometheus) ## measurements as JSON in benchmarks/results (PART=NAME: see benchmarks/parts)
 	$(BIN)/python -m benchmarks.run $(PART)
 
 lock: install ## write constraints.txt from what is installed now

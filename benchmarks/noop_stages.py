@@ -11,13 +11,14 @@ from cluster.cost import CostModel
 from cluster.ladder import Floor
 from cluster.tiers import TierConfig
 from deployments.decoder import Decoded
-from deployments.denoiser import Denoised, StepDone
+from deployments.denoiser import Denoised, StepDone, Waiting
 from deployments.dispatch.fleet import Replicas
 from deployments.dispatcher import DispatcherConfig
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelConfig
 from storage.errors import ObjectNotFound
 from storage.job_store import JobStoreConfig
+from storage.jobs import Stage, VideoFile
 
 _CPUS = 0.1  # booked, of each replica
 
@@ -28,7 +29,8 @@ class Encoder:
 
 
 class Denoiser:
-    async def denoise(self, *_: object) -> AsyncIterator[StepDone | Denoised]:
+    async def denoise(self, *_: object) -> AsyncIterator[Waiting | StepDone | Denoised]:
+        yield Waiting(0)
         yield StepDone(1)
         yield Denoised(None, "", {"denoising": 1.0}, "")
 
@@ -39,8 +41,9 @@ class Decoder:
 
 
 class VideoEncoder:
-    async def encode(self, *_: object) -> Any:
-        return VIDEO
+    async def encode(self, *_: object) -> AsyncIterator[Stage | VideoFile]:
+        yield Stage.STORING
+        yield VIDEO
 
 
 class EmptyStore:

@@ -30,6 +30,9 @@ PARTS = (
     "catalog_plan",
     "catalog_share",
     "catalog_busy",
+    "observability",
+    "alerts",
+    "quality",
 )
 
 

@@ -1,4 +1,5 @@
-"""Whether machines hold what a configuration starts with: node labels, and GPUs card by card.
+"""Whether machines hold what a configuration starts with: node labels, CPUs node by node, and GPUs
+card by card.
 
 Ray would wait for a node that is missing, or too small, for ever and say nothing.
 """
@@ -43,6 +44,7 @@ class Node:
     labels: Mapping[str, str]
     cards: list[Card]
     cpus: float = math.inf  # as Ray books them
+    booked_cpus: list[float] = field(default_factory=list)  # num_cpus of each replica on it
 
     @classmethod
     def of(cls, labels: Mapping[str, str], cards: int, cpus: float = math.inf) -> "Node":
@@ -53,8 +55,23 @@ class Node:
         """Of each card, where the node says so."""
         return float(self.labels[VRAM_LABEL]) if VRAM_LABEL in self.labels else None
 
+    @property
+    def free_cpus(self) -> float:
+        return round(self.cpus - sum(self.booked_cpus), 4)
+
     def suits(self, stage: StageConfig) -> bool:
         return stage.labels.items() <= self.labels.items()
+
+    def take(self, stage: StageConfig) -> bool:
+        """Books one replica of it; False where it finds no room."""
+        count, share = math.ceil(stage.num_gpus), min(1.0, stage.num_gpus)
+        fitting = [card for card in self.cards if card.free >= share]
+        if not self.suits(stage) or len(fitting) < count or self.free_cpus < stage.num_cpus:
+            return False
+        for card in fitting[:count]:
+            card.shares.append(share)
+        self.booked_cpus.append(stage.num_cpus)
+        return True
 
 
 def require_room(stages: Mapping[str, StageConfig], ray_nodes: Iterable[Mapping[str, Any]]) -> None:
@@ -72,10 +89,16 @@ def require_room(stages: Mapping[str, StageConfig], ray_nodes: Iterable[Mapping[
             f" `ray start --labels`, or correct the labels; the nodes have"
             f" {[dict(node.labels) for node in nodes]}"
         )
+    if lack := _lack_of_cpus(stages, nodes):
+        raise NoRoom(f"{lack}: lower num_cpus or min_replicas, or start nodes with more")
     if left_over := book(stages, nodes):
+        cards, cpus = sum(len(node.cards) for node in nodes), sum(node.cpus for node in nodes)
+        wanted = [
+            f"{n} ({stages[n].num_gpus:g} GPU, {stages[n].num_cpus:g} CPU)" for n in left_over
+        ]
         raise NoRoom(
-            f"Ray finds {sum(len(node.cards) for node in nodes)} GPUs, and none of them has room"
-            f" for {', '.join(left_over)}: lower min_replicas or num_gpus, or use"
+            f"Ray finds {cards} GPUs and {cpus:g} CPUs, and beside what else must run no node has"
+            f" room for {', '.join(wanted)}: lower min_replicas, num_gpus or num_cpus, or use"
             " cluster/local.yaml on a machine without GPUs"
         )
     for node in nodes:
@@ -86,8 +109,6 @@ def require_room(stages: Mapping[str, StageConfig], ray_nodes: Iterable[Mapping[
                     f" {node.vram_gb:g} GB and {CUDA_CONTEXT_GB} GB per process for CUDA are"
                     f" {lack_gb:g} GB too much: lower num_gpus of those that share it"
                 )
-    if lack := _lack_of_cpus(stages, nodes):
-        raise NoRoom(f"{lack}: lower num_cpus or min_replicas, or start nodes with more")
 
 
 def without_node(stages: Mapping[str, StageConfig], nodes: Sequence[Node]) -> list[str]:
@@ -100,7 +121,8 @@ def without_node(stages: Mapping[str, StageConfig], nodes: Sequence[Node]) -> li
 
 
 def _lack_of_cpus(stages: Mapping[str, StageConfig], nodes: Sequence[Node]) -> str | None:
-    """Why replicas that must run would wait for CPUs; None where no sum says so."""
+    """Why replicas that must run would wait for CPUs, however they are laid out; None where no
+    sum says so."""
     for name, stage in stages.items():
         if not stage.min_replicas:
             continue
@@ -122,25 +144,19 @@ def _lack_of_cpus(stages: Mapping[str, StageConfig], nodes: Sequence[Node]) -> s
 
 
 def book(stages: Mapping[str, StageConfig], nodes: Sequence[Node]) -> list[str]:
-    """Books the GPUs of every replica that must run on the cards of `nodes`, first fit: those with
-    labels first, then the largest. Returns the deployments for which no card was left."""
-    replicas = [
-        (name, stage)
-        for name, stage in stages.items()
-        for _ in range(stage.min_replicas)
-        if stage.num_gpus > 0
+    """Books GPUs and CPUs of every replica that must run on `nodes`, first fit: those that the
+    fewest nodes suit first, then the largest; what needs no card goes where the fewest are. Returns
+    the deployments for which no room was left.
+
+    There may be a better packing than this one finds, but Ray starts replicas as they come and
+    does not look for it either."""
+    replicas = [(name, stage) for name, stage in stages.items() for _ in range(stage.min_replicas)]
+    suiting = {name: sum(node.suits(stage) for node in nodes) for name, stage in stages.items()}
+    replicas.sort(key=lambda r: (suiting[r[0]], -r[1].num_gpus, -r[1].num_cpus))
+    bare_first = sorted(nodes, key=lambda node: len(node.cards))
+    left_over = [
+        name
+        for name, stage in replicas
+        if not any(node.take(stage) for node in (nodes if stage.num_gpus else bare_first))
     ]
-    replicas.sort(key=lambda replica: (not replica[1].labels, -replica[1].num_gpus))
-    left_over = [name for name, stage in replicas if not _book_one(stage, nodes)]
     return list(dict.fromkeys(left_over))
-
-
-def _book_one(stage: StageConfig, nodes: Sequence[Node]) -> bool:
-    count, share = max(1, int(stage.num_gpus)), min(1.0, stage.num_gpus)
-    for node in nodes:
-        fitting = [card for card in node.cards if card.free >= share]
-        if node.suits(stage) and len(fitting) >= count:
-            for card in fitting[:count]:
-                card.shares.append(share)
-            return True
-    return False

@@ -19,13 +19,17 @@ FACT = "eta"
 STALE_S = 30.0
 """Who published an older snapshot is gone, and nothing is known."""
 
-_BESIDE = (Stage.ENCODING, Stage.DECODING, Stage.ENCODING_VIDEO)
+_BESIDE = (Stage.ENCODING, Stage.DECODING, Stage.ENCODING_VIDEO, Stage.STORING)
+_BEHIND = _BESIDE[1:]
 _LEFT: Mapping[Stage | None, Sequence[Stage]] = {
     None: _BESIDE,
     Stage.ENCODING: _BESIDE,
-    Stage.DENOISING: _BESIDE[1:],
-    Stage.DECODING: _BESIDE[1:],
-    Stage.ENCODING_VIDEO: _BESIDE[2:],
+    Stage.WAITING_DENOISER: _BEHIND,
+    Stage.DENOISING: _BEHIND,
+    Stage.RENDERING: _BEHIND[1:],
+    Stage.DECODING: _BEHIND,
+    Stage.ENCODING_VIDEO: _BEHIND[1:],
+    Stage.STORING: _BEHIND[2:],
 }
 """Stages beside the denoising that a job has before it; while the store is away, nobody knows."""
 
@@ -115,9 +119,14 @@ def eta_s(
     else:
         return None
     left = _LEFT.get(job.stage)
+    if job.request.sampling.is_rendered and left:
+        left = _LEFT[Stage.RENDERING]  # no other stage lies on its way
     if denoising_s is None or left is None or any(stage not in snapshot.stage_s for stage in left):
         return None
-    return denoising_s + sum(snapshot.stage_s[stage] for stage in left)
+    frames_s = 0.0  # of a camera move, encoded where other clips are decoded
+    if Stage.ENCODING in left:
+        frames_s = cost.encode_share(job.request.sampling) * snapshot.stage_s[Stage.DECODING]
+    return denoising_s + frames_s + sum(snapshot.stage_s[stage] for stage in left)
 
 
 def _queued_s(job: Job, snapshot: Snapshot, cost: CostModel, queue_position: int) -> float | None:
@@ -157,7 +166,7 @@ def _finish_s(
 
 def _running_s(job: Job, snapshot: Snapshot, cost: CostModel, now: float) -> float | None:
     """What is left of its denoising."""
-    if job.stage in (Stage.DECODING, Stage.ENCODING_VIDEO):
+    if job.stage in _BEHIND:
         return 0.0
     tier = snapshot.tiers.get(job.tier or "")
     if tier is None:
@@ -175,7 +184,7 @@ def _running_s(job: Job, snapshot: Snapshot, cost: CostModel, now: float) -> flo
     if spent_s <= 0:  # a clock was set meanwhile, or it was quicker than any before
         return modelled_s
     observed_s = spent_s * left_s / (whole_s - left_s)
-    done = job.step / job.request.sampling.num_inference_steps
+    done = job.step / job.request.sampling.unet_steps
     return done * observed_s + (1 - done) * modelled_s
 
 

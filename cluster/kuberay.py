@@ -36,8 +36,18 @@ class _Resources(_Part):
     limits: dict[str, str | float] = {}
 
 
+class _EnvSource(_Part):
+    config_map_ref: _Named | None = None
+    secret_ref: _Named | None = None
+
+    def __str__(self) -> str:
+        kinds = (("ConfigMap", self.config_map_ref), ("Secret", self.secret_ref))
+        return " ".join(f"{kind} {source.name}" for kind, source in kinds if source)
+
+
 class _Container(_Part):
     env: tuple[_Named, ...] = ()
+    env_from: tuple[_EnvSource, ...] = ()
     ports: tuple[_Port, ...] = ()
     resources: _Resources = _Resources()
 
@@ -81,8 +91,14 @@ class Pool(_Part):
 
     @property
     def variables(self) -> set[str]:
-        """Of the environment of its replicas, without those that KubeRay adds."""
+        """Of the environment of its replicas, by name: without those that KubeRay adds, and those
+        that `variable_sources` bring."""
         return {variable.name for variable in self._ray.env}
+
+    @property
+    def variable_sources(self) -> tuple[str, ...]:
+        """ConfigMaps and Secrets whose keys, unknown here, are variables too."""
+        return tuple(map(str, self._ray.env_from))
 
     @property
     def serve_port(self) -> int | None:
@@ -95,7 +111,16 @@ class Pool(_Part):
         return self.template.spec.containers[0]
 
 
+class AuthOptions(_Part):
+    """Of Ray's own ports."""
+
+    mode: Literal["disabled", "token"] = "disabled"
+    secret_name: str | None = None  # left out: KubeRay makes one, with a token of its own
+    enable_k8s_token_auth: bool = Field(False, alias="enableK8sTokenAuth")
+
+
 class _Cluster(_Part):
+    auth_options: AuthOptions = AuthOptions()
     head_group_spec: Pool
     worker_group_specs: tuple[Pool, ...] = ()
 
@@ -135,6 +160,10 @@ class RayService(_Part):
         """The head first."""
         cluster = self.spec.ray_cluster_config
         return cluster.head_group_spec, *cluster.worker_group_specs
+
+    @property
+    def auth(self) -> AuthOptions:
+        return self.spec.ray_cluster_config.auth_options
 
     @property
     def runs_two_clusters(self) -> bool:

@@ -155,28 +155,18 @@ class LocalCluster:
         temp = tempfile.mkdtemp(prefix="reel-")
         last.symlink_to(temp)
         self._ends.callback(self._end_ray, temp, psutil.Process().children(recursive=True))
-        handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with _agent_on_any_port():
-                context = ray.init(
-                    num_cpus=_LOGICAL_CPUS,
-                    labels={"role": "head"},
-                    include_dashboard=True,
-                    dashboard_host="127.0.0.1",
-                    dashboard_port=0,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=temp,
-                )
-        except SystemExit as e:
-            # ray.init puts a SIGTERM handler of its own in, which exits with the signal's number.
-            if e.code == signal.SIGTERM:
-                raise KeyboardInterrupt from None
-            raise
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        with _agent_on_any_port(), _uninterrupted():
+            context = ray.init(
+                num_cpus=_LOGICAL_CPUS,
+                labels={"role": "head"},
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                dashboard_port=0,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=temp,
+            )
         http = document["http_options"]
         return Endpoints(
             base_url=f"http://{http['host']}:{http['port']}",
@@ -255,6 +245,28 @@ def _agent_on_any_port() -> Iterator[None]:
         yield
     finally:
         vars(parameter)["RayParams"] = original
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end of the block, which then raises KeyboardInterrupt. Left
+    to itself ray.init puts in a SIGTERM handler that talks to the half-connected cluster from
+    within the signal: one process in ten or so died of SIGSEGV (2.60)."""
+    from ray._private import utils
+
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {n: signal.signal(n, lambda number, _: came.append(number)) for n in numbers}
+    original = utils.set_sigterm_handler
+    vars(utils)["set_sigterm_handler"] = lambda _: None
+    try:
+        yield
+    finally:
+        vars(utils)["set_sigterm_handler"] = original
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _check_room(stages: Mapping[str, StageConfig]) -> None:

@@ -18,7 +18,7 @@ HTTP_DATE_S = 2.0
 _SQL_TIME_S = 0.5
 _CLOCKS_APART_S = 10.0
 """Dispatcher and API date leases and jobs, each by its own clock; a lease is 30 s."""
-_PLACEHOLDER = "REPLACE"
+PLACEHOLDER = "REPLACE"
 """What stands in kubernetes/secrets.example.yaml."""
 
 
@@ -67,7 +67,7 @@ def check_clock(name: str, ahead_s: float, precision_s: float) -> Check:
 def check_secrets(secrets: Mapping[str, tuple[str, str]], file: str) -> Iterator[Check]:
     """`secrets`: value and origin of each, by the name of its setting; `file`: the config's."""
     for name, (value, origin) in secrets.items():
-        if _PLACEHOLDER in value:
+        if PLACEHOLDER in value:
             yield Check(f"secret {name}", "fail", "still the example's", "put the real one in")
         elif origin == file:
             found, fix = f"stands in {file}, which many may read", "give it by the environment"

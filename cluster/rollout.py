@@ -1,7 +1,7 @@
-"""Checks before a rollout: what Ray would wait for without a word and what Serve or KubeRay would
-refuse, on a cluster that runs and in the pools that a RayService may grow."""
+"""Checks before a rollout: what Ray would wait for without a word and what Serve would refuse, on a
+cluster that runs and in the pools that a RayService may grow."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -51,47 +51,6 @@ def check_pools(
         yield Check(f"pool {pool.group_name}", "ok", found)
     nodes = [_node(pool) for pool in service.pools for _ in range(pool.max_nodes)]
     yield from _check_room("pools", nodes, stages, tiers, grows=False)
-
-
-def check_service(
-    service: RayService, port: int, variables: Collection[str], *, sqlite: bool, waits: bool
-) -> Iterator[Check]:
-    """The manifest around the Serve config. `port`: where Serve listens; `variables`: what the
-    configuration takes from the environment; `waits`: its wait_for_nodes."""
-    if waits:
-        yield Check("wait_for_nodes", "ok", "true: the pools grow on demand")
-    else:
-        found = "false, and KubeRay deploys when the head is up, before any worker"
-        yield Check("wait_for_nodes", "fail", found, "set it to true in args")
-    yield _each_pool(
-        "port serve",
-        {p.group_name: f"{p.serve_port}" for p in service.pools if p.serve_port != port},
-        f"{port}, where Serve listens",
-        "no pod becomes ready without: name it `serve` in the container's ports",
-    )
-    lacking = {p.group_name: sorted(set(variables) - p.variables) for p in service.pools}
-    yield _each_pool(
-        "variables",
-        {name: f"no {', '.join(lacks)}" for name, lacks in lacking.items() if lacks},
-        "those that the configuration takes from the environment",
-        "add them to the container's env: a replica may start on any node",
-    )
-    if not service.runs_two_clusters:
-        yield Check("upgrade", "ok", "one cluster at a time: the service is away meanwhile")
-    elif sqlite:
-        found = "KubeRay runs two clusters for a while, and an SQLite file is on one node"
-        fix = "write upgradeStrategy: {type: None}, or use Postgres"
-        yield Check("upgrade", "fail", found, fix)
-    else:
-        yield Check("upgrade", "ok", "a second cluster takes over: both use the one job table")
-
-
-def _each_pool(name: str, wrong: Mapping[str, str], wanted: str, fix: str) -> Check:
-    """`wrong`: what a pool has instead, by its name."""
-    if not wrong:
-        return Check(name, "ok", f"every pool has {wanted}")
-    found = "; ".join(f"pool {pool}: {what}" for pool, what in wrong.items())
-    return Check(name, "fail", f"{found}; wanted: {wanted}", fix)
 
 
 def _check_version(dashboard: RayDashboard) -> Check:

@@ -8,12 +8,12 @@ _METRICS_INTERVAL_S = 1
 """How soon autoscaling sees load. Serve marks it deprecated, but 2.60 reads nothing else."""
 
 
-_LEAVE_POLL_S = 0.2
+LEAVE_POLL_S = 0.2
 """How often a leaving replica looks whether its requests have ended; Serve's 2 s are long."""
 
 
-_HEALTH_PERIOD_S = 3.0
-"""Three failures in a row replace a replica."""
+HEALTH_PERIOD_S = 3.0
+"""Three failures in a row replace a replica; of one whose process has ended, the first does."""
 
 
 class StageConfig(BaseModel):
@@ -35,7 +35,9 @@ class StageConfig(BaseModel):
     )
     threads: int = Field(1, ge=1, description="compute threads; Ray would set one below one CPU")
     stall_s: float = Field(300.0, gt=0, description="work on one clip that takes longer is a hang")
-    drain_s: float = Field(30.0, ge=0, description="time for work in flight when a replica leaves")
+    drain_s: float = Field(
+        30.0, ge=0, description="for work in flight when a replica is stopped, by SIGTERM too"
+    )
 
     @model_validator(mode="after")
     def _range(self) -> "StageConfig":
@@ -63,8 +65,8 @@ class StageConfig(BaseModel):
             "ray_actor_options": actor,
             "max_ongoing_requests": self.max_ongoing_requests,
             "graceful_shutdown_timeout_s": self.drain_s,
-            "graceful_shutdown_wait_loop_s": _LEAVE_POLL_S,
-            "health_check_period_s": _HEALTH_PERIOD_S,
+            "graceful_shutdown_wait_loop_s": LEAVE_POLL_S,
+            "health_check_period_s": HEALTH_PERIOD_S,
             "autoscaling_config": {
                 "min_replicas": self.min_replicas,
                 "max_replicas": self.max_replicas,

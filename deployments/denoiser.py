@@ -34,9 +34,10 @@ from storage.object_store import ObjectStoreConfig, S3ObjectStore
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from deployments.decoder import EncodedStart
     from diffusion.engine import Engine
     from diffusion.events import Event
-    from diffusion.state import ImageCondition, TextCondition
+    from diffusion.state import ImageCondition, StartLatents, TextCondition
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,15 @@ class DenoiseOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """One clip's conditions are here; it waits for its turn at the UNet, `step` steps done."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone:
-    """Progress of one clip: `step` of its num_inference_steps are done."""
+    """The UNet is at one clip: `step` of its unet_steps are done."""
 
     step: int
 
@@ -104,7 +112,9 @@ class Denoiser:
         self._clips: dict[Attempt, asyncio.Queue[Event | Exception]] = {}
         self._loop = asyncio.get_running_loop()
         self._vitals = Vitals(tier.name, device, self._shelf)
-        engine = Engine(unet, tier.engine, rows, called=self._vitals.note_call)
+        engine = Engine(
+            unet, tier.engine, rows, called=self._vitals.note_call, turned=self._deliver
+        )
         self._engine = EngineThread(engine, self._deliver, self._tell_broken)
         self._gauge = Gauge(self._engine, architecture, device, dtype, chunked)
         self._heartbeat = Heartbeat(
@@ -122,15 +132,18 @@ class Denoiser:
         order: DenoiseOrder,
         text: Timed["TextCondition"],
         image: Timed["ImageCondition"],
-    ) -> AsyncIterator[StepDone | JobEvent | Denoised]:
-        """Yield a StepDone per step, a few a second at most, what went otherwise than planned, and
-        the Denoised at the end.
+        start: "EncodedStart | None" = None,
+    ) -> AsyncIterator[Waiting | StepDone | JobEvent | Denoised]:
+        """Yield a Waiting at once, another when the clip has joined, and one whenever others go
+        first; a StepDone whenever the clip's turn comes, and per step, a few a second at most; what
+        went otherwise than planned; and the Denoised at the end.
 
-        Begins where an earlier attempt's checkpoint stands. Cancelling the stream stops the clip
-        after the step in flight and leaves a checkpoint. Raises OutOfMemory, NonFiniteLatents,
-        DeadlineExceeded, EngineBroken, Preempted, and StaleAttempt when a newer attempt is known.
+        Begins where an earlier attempt's checkpoint stands, else at `start`, else at noise.
+        Cancelling the stream stops the clip after the step in flight and leaves a checkpoint.
+        Raises OutOfMemory, NonFiniteLatents, DeadlineExceeded, EngineBroken, Preempted, and
+        StaleAttempt when a newer attempt is known.
         """
-        from diffusion.events import Degraded, Failed, Finished, Stepped
+        from diffusion.events import Began, Degraded, Failed, Finished, Paused, Stepped
 
         attempt = order.attempt
         if self._leaving:
@@ -140,10 +153,12 @@ class Denoiser:
         self._clips[attempt] = events
         with StageRecord("denoising", order.call) as record:
             try:
-                resumed_at = await self._join(order, text.value, image.value)
+                yield Waiting(0)
+                begins_at = None if start is None else start.value
+                step = resumed_at = await self._join(order, text.value, image.value, begins_at)
                 if resumed_at:
                     yield JobEvent(time.time(), "resumed", f"after step {resumed_at}")
-                yield StepDone(resumed_at)
+                yield Waiting(resumed_at)
                 reported = time.monotonic()
                 while not isinstance(event := await events.get(), Finished):
                     if isinstance(event, Exception):
@@ -153,14 +168,18 @@ class Denoiser:
                         raise event.error
                     if isinstance(event, Degraded):
                         yield JobEvent(time.time(), event.kind, event.detail)
+                    if isinstance(event, Paused):
+                        yield Waiting(step)
                     if isinstance(event, Stepped):
-                        record.note(step=event.step)
-                        if event.step == resumed_at + 1:
-                            log.info("first UNet step", extra=record.ids | {"step": event.step})
+                        step = event.step
+                        record.note(step=step)
+                        if step == resumed_at + 1:
+                            log.info("first UNet step", extra=record.ids | {"step": step})
                     # A report costs milliseconds of this process, which tiny steps would feel.
-                    if isinstance(event, Stepped) and time.monotonic() - reported >= REPORT_EVERY_S:
+                    due = time.monotonic() - reported >= REPORT_EVERY_S
+                    if isinstance(event, Began) or (isinstance(event, Stepped) and due):
                         reported = time.monotonic()
-                        yield StepDone(event.step)
+                        yield StepDone(step)
             except (asyncio.CancelledError, GeneratorExit):
                 handed_out = self._engine.call(lambda engine: engine.hand_out([_id(attempt)]))
                 self._go_on_with(self._save_parting(attempt, handed_out))
@@ -182,6 +201,7 @@ class Denoiser:
             {
                 "text_encoding": text.seconds,
                 "image_encoding": image.seconds,
+                **(start.timings if start else {}),
                 "denoising": event.seconds,
             },
             text.value.prompt.dropped,
@@ -266,7 +286,11 @@ class Denoiser:
         self._go_on_with(go_down(self._engine.broken, self._shelf.flush_all))
 
     async def _join(
-        self, order: DenoiseOrder, text: "TextCondition", image: "ImageCondition"
+        self,
+        order: DenoiseOrder,
+        text: "TextCondition",
+        image: "ImageCondition",
+        start: "StartLatents | None",
     ) -> int:
         """Let the engine take the clip up. Returns the steps that were done before."""
         from diffusion.events import Degraded
@@ -283,6 +307,7 @@ class Denoiser:
                 sampling,
                 text,
                 image,
+                start,
                 priority=order.priority,
                 deadline_s=deadline_s,
                 checkpoint=checkpoint,

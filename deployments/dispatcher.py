@@ -18,6 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from cluster.cost import CostModel
 from cluster.eta import FACT
 from cluster.ladder import Floor
+from cluster.stage import HEALTH_PERIOD_S, LEAVE_POLL_S
 from cluster.tiers import TierConfig
 from deployments.dispatch.adoption import adopt
 from deployments.dispatch.attempts import Attempts
@@ -26,6 +27,7 @@ from deployments.dispatch.foresight import Foresight
 from deployments.dispatch.journey import Stages
 from deployments.dispatch.results import Results, Twins
 from deployments.dispatch.tally import Tally, count_taken_over
+from deployments.sigterm import told_to_end
 from monitoring.instruments import TELL_EVERY_S
 from storage.errors import StaleDispatcher, StoreUnavailable
 from storage.facts import SqlFacts
@@ -67,6 +69,8 @@ class DispatcherConfig(BaseModel):
             "ray_actor_options": actor,
             "max_ongoing_requests": 1000,
             "graceful_shutdown_timeout_s": self.drain_s + _HAND_OUT_S + 10,
+            "graceful_shutdown_wait_loop_s": LEAVE_POLL_S,
+            "health_check_period_s": HEALTH_PERIOD_S,
             # Serve collects `record_autoscaling_stats` from deployments that autoscale.
             "autoscaling_config": {"min_replicas": 1, "max_replicas": 1, "metrics_interval_s": 1},
         }
@@ -95,17 +99,19 @@ class Dispatcher:
             self._foresight.resume(fact.value)
         self._results = Results(objects)
         self._tally = Tally(self._fleet)
+        text_encoder, image_encoder, decoder, video_encoder = stages
         self._attempts = Attempts(
             self._jobs,
             self._results,
             self._fleet,
             self._foresight,
-            Stages(*stages),
+            Stages(text_encoder, image_encoder, decoder, video_encoder.options(stream=True)),
             self._wake.set,
         )
         self._twins = Twins()
         self._published: tuple[float, object] = (-_PUBLISH_S, None)  # when (monotonic), its shape
         self._leasing = asyncio.Lock()
+        self._look_further_at = 0.0  # monotonic
         self._renewed = True
         self._closed = ""  # why no more jobs are taken, ever
         self._last_beat = time.monotonic()
@@ -175,8 +181,9 @@ class Dispatcher:
             raise RuntimeError(f"no dispatcher beat for {silent:.0f} s")
 
     async def __del__(self) -> None:
-        """Serve awaits this when it replaces the replica."""
-        await self.drain(self._config.drain_s)
+        """Serve awaits this when it replaces the replica. On SIGTERM nothing is waited for: the
+        next Dispatcher takes the jobs over, and it starts when this one has ended."""
+        await self.drain(0.0 if told_to_end() else self._config.drain_s)
 
     # The loops.
 
@@ -278,8 +285,12 @@ class Dispatcher:
             plan, misfits = self._fleet.plan(free, queued, self._config.ageing_s)
             starts = plan.starts | {job.id: "" for job in misfits}
             seen_all = len(waiting) < look or look >= _MOST_CANDIDATES
+            if not starts and seen_all and look > self._config.candidates:
+                self._look_further_at = time.monotonic() + self._config.poll_s
             if starts or seen_all or not self._fleet.has_room:
                 return starts, waiting
+            if time.monotonic() < self._look_further_at:
+                return starts, waiting  # the tier with room finds nothing in so long a queue
             look *= 4
 
     async def _patiently(self, call: Any, *args: Any) -> Any:

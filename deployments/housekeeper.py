@@ -7,7 +7,9 @@ and collecting twice finds nothing the second time.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from pydantic import Field
@@ -41,7 +43,9 @@ class HousekeeperConfig(StageConfig):
     )
     tidy_every_s: float = Field(3600.0, gt=0, description="each time lists the whole bucket")
     audit_every_s: float = Field(
-        60.0, gt=0, description="looks up the results of 200 jobs completed lately, at most"
+        60.0,
+        gt=0,
+        description="looks up the results of jobs completed since, and of 200 of the day's again",
     )
 
 
@@ -81,7 +85,8 @@ class Housekeeper:
         self._auditor = Audit(self._database, self._objects)
         begin_counting_ends(tiers)
         rounds = [
-            (self._follow, config.follow_every_s),
+            (self._record, config.follow_every_s),
+            (self._purge, config.follow_every_s),  # by itself: after a sweep it may take minutes
             (self._tidy, config.tidy_every_s),
             (self._audit, config.audit_every_s),
             *(
@@ -90,6 +95,8 @@ class Housekeeper:
                 for _ in range(chore.at_once)
             ),
         ]
+        # A sweep lasts minutes, a purge too: neither takes a thread from the webhooks.
+        self._threads = ThreadPoolExecutor(len(rounds), "housekeeping")
         self._loops = [
             asyncio.create_task(self._courier.run()),
             *(asyncio.create_task(self._repeat(*each)) for each in rounds),
@@ -107,29 +114,36 @@ class Housekeeper:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        self._threads.shutdown(wait=False)
         await self._courier.drain(max(0.0, self._config.drain_s - _LAST_WRITES_S))
 
     async def _repeat(self, work: Callable[[], None], every_s: float) -> None:
         while True:
             try:
-                await asyncio.to_thread(work)
+                await asyncio.get_running_loop().run_in_executor(self._threads, work)
             except StorageError:
                 log.exception("the stores are not all tidied; the next round goes on with it")
             await asyncio.sleep(every_s)
 
-    def _follow(self) -> None:
-        """What the ends of jobs leave to be done."""
+    def _record(self) -> None:
         while record_ends(self._database, self._objects, _ENDS_AT_ONCE, count_end):
             pass
+
+    def _purge(self) -> None:
         self._collector.finish_purges()
 
     def _tidy(self) -> None:
         log.info("tidied: %s", self._collector.run_once())
 
     def _audit(self) -> None:
-        found = self._auditor.look()
-        metrics.LOST_RESULTS.keep(len(found.lost))
-        metrics.DUPLICATE_RESULTS.keep(len(found.duplicate))
-        for what, job_ids in (("lost", found.lost), ("another one", found.duplicate)):
-            if job_ids:
-                log.error("results that are %s: %s", what, ", ".join(sorted(job_ids)[:20]))
+        while True:
+            found = self._auditor.look()
+            metrics.LOST_RESULTS.keep(len(found.lost))
+            metrics.DUPLICATE_RESULTS.keep(len(found.duplicate))
+            metrics.AUDIT_LAG.keep(self._auditor.behind_s or 0.0)
+            for what, job_ids in (("lost", found.lost), ("another one", found.duplicate)):
+                if job_ids:
+                    log.error("results that are %s: %s", what, ", ".join(sorted(job_ids)[:20]))
+            if self._auditor.behind_s is None:
+                metrics.AUDITED_AT.keep(time.time())
+                return

@@ -1,14 +1,12 @@
-"""How a replica learns that it must leave: Serve stops it, its node is drained (spot notice), or
-its process is told to end.
+"""How a replica learns that it must leave: Serve stops it, its process is told to end
+(deployments.sigterm), or its node is drained (spot notice).
 
 Serve tells a replica only when its requests have ended, and a clip lasts longer than the grace.
 """
 
 import asyncio
-import ctypes
 import logging
-import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import ray
@@ -18,19 +16,23 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 
 
-def end_on_sigterm() -> None:
-    """SIGTERM ends this process at once, as SIGKILL does: requests on their way are cut, and Serve
-    replaces the replica. Serve itself stops a replica in another way, after its last request.
+def when_stopping(leave: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run `leave` in this loop when this replica begins to stop: before its requests are waited
+    for.
 
-    Ray's own handler waits until every call that the process has made is answered, and the long
-    poll of a handle is always among them: an API replica took no request any more and hung its
-    callers, until Serve's controller gave it up after 90 s (Ray 2.60). Signals are Python's main
-    thread's business, which Ray keeps, so this goes by the C library. The Dispatcher goes on with
-    its work meanwhile, so it keeps Ray's.
+    Wraps the first thing that Serve does to stop a replica: there is no hook (2.60).
+    tests/unit/test_leaving.py holds that the method is still there.
     """
-    libc = ctypes.CDLL(None)
-    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-    libc.signal(signal.SIGTERM, None)  # SIG_DFL
+    from ray.serve._private.replica import Replica
+
+    loop, original = asyncio.get_running_loop(), Replica._perform_graceful_shutdown
+
+    async def noticed(replica: Any) -> None:
+        leaving = asyncio.run_coroutine_threadsafe(leave(), loop)
+        await original(replica)
+        await asyncio.wrap_future(leaving)
+
+    Replica._perform_graceful_shutdown = noticed
 
 
 class LeaveNotice:
@@ -39,22 +41,8 @@ class LeaveNotice:
 
     def __init__(self, leave: Callable[[], Awaitable[None]], close: Callable[[], None]):
         self._leave, self._close = leave, close
-        self._loop = asyncio.get_running_loop()
-        self._tasks = {asyncio.create_task(self._watch_node())}
-        self._watch_serve()
-
-    def _watch_serve(self) -> None:
-        """Wrap the first thing that Serve does to stop a replica: there is no hook (2.60).
-        tests/unit/test_leaving.py holds that the method is still there."""
-        from ray.serve._private.replica import Replica
-
-        original = Replica._perform_graceful_shutdown
-
-        async def noticed(replica: Any) -> None:
-            self._loop.call_soon_threadsafe(self._stopped)
-            await original(replica)
-
-        Replica._perform_graceful_shutdown = noticed
+        self._task = asyncio.create_task(self._watch_node())
+        when_stopping(self._stopped)
 
     async def _watch_node(self) -> None:
         """A node that is drained takes its replicas along only when others are up, or at its
@@ -68,16 +56,15 @@ class LeaveNotice:
                 log.warning("Ray does not say which nodes are drained: %s", e)
                 continue
             if node_id in draining:
-                self._told("this node is drained")
-                return
+                return await self._told("this node is drained")
 
-    def _stopped(self) -> None:
+    async def _stopped(self) -> None:
         self._close()
-        self._told("Serve stops this replica")
+        await self._told("this replica is stopped")
 
-    def _told(self, why: str) -> None:
+    async def _told(self, why: str) -> None:
         log.warning("%s: clips in flight are handed out", why)
-        self._tasks.add(asyncio.ensure_future(self._leave()))
+        await self._leave()
 
 
 def _draining_nodes() -> set[str]:

@@ -38,19 +38,27 @@ class Vitals:
             metrics.DENOISE_STEPS.inc(steps, tags=self._tier)
 
     async def _tell(self) -> None:
+        fails = False
+        while True:
+            try:
+                await self._tell_once()
+                fails = False
+            except Exception:  # nobody awaits this loop: whatever ends it would do so unheard
+                if not fails:  # each few seconds would fill the log
+                    log.exception("the vitals of a replica of %s are not all told", self._tier)
+                fails = True
+            await asyncio.sleep(TELL_EVERY_S)
+
+    async def _tell_once(self) -> None:
+        """Raises CardError, and what torch raises once the card has failed."""
         from diffusion.device import reserved_bytes
 
-        while True:
-            metrics.CHECKPOINT_AGE.set(self._shelf.unsaved_s, tags=self._tier)
-            reserved = reserved_bytes(self._device)
-            if reserved is not None:
-                metrics.GPU_MEMORY_RESERVED.set(reserved, tags=self._tier)
-            if self._card is not None:
-                try:
-                    self._show(self._card, await asyncio.to_thread(self._card.read))
-                except CardError as e:
-                    log.warning("GPU %s does not answer: %s", self._card.index, e)
-            await asyncio.sleep(TELL_EVERY_S)
+        metrics.CHECKPOINT_AGE.set(self._shelf.unsaved_s, tags=self._tier)
+        reserved = reserved_bytes(self._device)
+        if reserved is not None:
+            metrics.GPU_MEMORY_RESERVED.set(reserved, tags=self._tier)
+        if self._card is not None:
+            self._show(self._card, await asyncio.to_thread(self._card.read))
 
     def _show(self, card: Card, reading: Reading) -> None:
         labels = {"gpu": card.index}

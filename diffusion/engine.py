@@ -24,9 +24,9 @@ from diffusion.errors import (
     OutOfMemory,
     Preempted,
 )
-from diffusion.events import Degraded, Event, Failed, Finished, Saved, Stepped
+from diffusion.events import Began, Degraded, Event, Failed, Finished, Paused, Saved, Stepped
 from diffusion.params import Priority, SamplingParams
-from diffusion.state import ImageCondition, Latents, TextCondition
+from diffusion.state import ImageCondition, Latents, StartLatents, TextCondition
 from diffusion.trajectory import Bucket, Trajectory
 from diffusion.turns import Turn, choose
 from diffusion.unet_call import UNetCall
@@ -45,11 +45,13 @@ class _Live:
     seconds: float = 0.0
     peak_memory_bytes: int | None = None
     paused: bool = False
+    has_turn: bool = False  # it takes part in the call under way, or took part in the last one
 
 
 class Engine:
     """Requests by id. `max_rows` says how many rows of a bucket the device's memory holds; `called`
-    hears of the seconds of every call of the UNet."""
+    hears of the seconds of every call of the UNet, `turned` before a call whose turn has come
+    (Began) or gone (Paused) with it."""
 
     def __init__(
         self,
@@ -58,11 +60,13 @@ class Engine:
         max_rows: Callable[[Bucket], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
         called: Callable[[float], object] = lambda _: None,
+        turned: Callable[[Sequence[Event]], object] = lambda _: None,
     ):
         self._model = model
         self._config = config
         self._clock = clock
         self._called = called
+        self._turned = turned
         self._live: dict[str, _Live] = {}
         self._calls = UNetCall(model, config)
         self._memory = PeakMemory(model.device)
@@ -78,6 +82,7 @@ class Engine:
         params: SamplingParams,
         text: TextCondition,
         image: ImageCondition,
+        start: StartLatents | None = None,
         *,
         priority: Priority = Priority.INTERACTIVE,
         deadline_s: float | None = None,
@@ -86,14 +91,15 @@ class Engine:
         """Take part from the next tick on, where `checkpoint` stood if it is given and of this
         request, weights and code.
 
-        `deadline_s` counts from now. A checkpoint of the last step is Finished at once. Raises
-        OutOfMemory, and ValueError for an id that is live.
+        `start` is given where the params start from frames, and only there. `deadline_s` counts
+        from now. A checkpoint of the last step is Finished at once. Raises OutOfMemory, and
+        ValueError for an id that is live and for a `start` that does not suit the params.
         """
         if request_id in self._live:
             raise ValueError(f"{request_id} is live already")
         events: list[Event] = []
         with within_memory():
-            trajectory = Trajectory.begin(self._model, params, text, image)
+            trajectory = Trajectory.begin(self._model, params, text, image, start)
             if checkpoint is not None:
                 try:
                     trajectory.resume(checkpoint)
@@ -168,6 +174,8 @@ class Engine:
         self._was_patience = now - turns[0].waits_since >= patience_s
         lives = {turn.request_id: self._live[turn.request_id] for turn in turns}
         trajectories = [live.trajectory for live in lives.values()]
+        if changes := self._pass_turns(lives):
+            self._turned(changes)
         begun = time.perf_counter()
         self._memory.restart()
         try:
@@ -216,6 +224,16 @@ class Engine:
                     live.waits_since,
                     live.deadline,
                 )
+
+    def _pass_turns(self, lives: Collection[str]) -> Sequence[Event]:
+        """The next call is that of `lives`: what is new about that."""
+        changes: list[Event] = []
+        for request_id, live in self._live.items():
+            has_turn = request_id in lives
+            if has_turn != live.has_turn:
+                live.has_turn = has_turn
+                changes.append(Began(request_id) if has_turn else Paused(request_id))
+        return changes
 
     def _max_rows(self, bucket: object) -> int:
         assert isinstance(bucket, Bucket)
@@ -273,10 +291,12 @@ def denoise(
     text: TextCondition,
     image: ImageCondition,
     config: EngineConfig | None = None,
+    start: StartLatents | None = None,
 ) -> Latents:
-    """One request alone, from noise to latents. Raises OutOfMemory and NonFiniteLatents."""
+    """One request alone, from noise or `start` to latents. Raises as `join`, and
+    NonFiniteLatents."""
     engine = Engine(model, config or EngineConfig())
-    engine.join("alone", params, text, image)
+    engine.join("alone", params, text, image, start)
     while engine.live:
         for event in engine.tick():
             if isinstance(event, Failed):

@@ -1,10 +1,24 @@
-"""What a tick of the engine reports, by request id."""
+"""What the engine reports, by request id."""
 
 from dataclasses import dataclass
 
 from diffusion.checkpoint import Checkpoint
 from diffusion.errors import DiffusionError
 from diffusion.state import Latents
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A call of the UNet begins with it; the one before was without it, or it has just joined."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A call of the UNet begins without it, for others go first; the one before was with it."""
+
+    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,4 +59,4 @@ class Degraded:
     detail: str
 
 
-Event = Stepped | Finished | Failed | Saved | Degraded
+Event = Began | Paused | Stepped | Finished | Failed | Saved | Degraded

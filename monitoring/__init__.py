@@ -1,1 +1,1 @@
-"""Metrics, each declared once."""
+"""What is seen of a running service: metrics, alerts, dashboards, logs, traces, the status page."""

@@ -33,10 +33,13 @@ _WAIT_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600,
 
 HTTP_REQUESTS = Counter(
     "shopreel_http_requests_total",
-    "Answers of the API, by route template; `none` where no route has the path.",
+    "Answers of the API, by route template; `none` where no route has the path. `shed`: a 503 that"
+    " sends load away on purpose, not one for a store that does not answer. Probes of health are"
+    " left out.",
     route=None,
     method=METHODS,
     code=None,
+    shed=("yes", "no"),
 )
 HTTP_SECONDS = Histogram(
     "shopreel_http_request_duration_seconds",
@@ -106,6 +109,11 @@ BACKLOG = Gauge(
     tier=_TIER,
 )
 REPLICAS = Gauge("shopreel_tier_replicas", "Denoisers that run.", tier=_TIER)
+REPLICAS_STARTING = Gauge(
+    "shopreel_replicas_starting",
+    "Replicas that Serve wants and that do not run yet, those that no node has room for included.",
+    deployment=None,
+)
 LEASE_EXPIRATIONS = Counter(
     "shopreel_lease_expirations_total",
     "Jobs begun again, or found done, after the lease of an attempt had run out.",
@@ -120,7 +128,7 @@ JOB_EVENTS = Counter(
     "What went otherwise than planned on a job's way: rungs of the memory ladder, preemptions,"
     " resumptions.",
     kind=(
-        *("chunked_unet", "solo_rows", "safe_precision", "decode_chunk"),
+        *("chunked_unet", "fewer_rows", "solo_rows", "safe_precision", "decode_chunk"),
         *("other_tier", "smaller_size", "fewer_frames"),
         *("preempted", "resumed", "checkpoint_refused", "worker_lost", "store_unavailable"),
         *("result_purged", "encode_failed", "server_busy", "internal"),
@@ -139,7 +147,8 @@ STAGE_SECONDS = Histogram(
     "Work of one stage on one clip, without waiting.",
     _STAGE_SECONDS,
     stage=(
-        *("text_encoding", "image_encoding", "denoising", "decoding"),
+        *("text_encoding", "rendering", "image_encoding", "frames_encoding"),
+        *("denoising", "decoding"),
         *("quality", "interpolation", "video_encoding", "storing"),
     ),
 )
@@ -186,11 +195,20 @@ RESULTS_ADOPTED = Counter(
 
 LOST_RESULTS = Gauge(
     "shopreel_lost_results",
-    "Completed, unexpired jobs of the last day whose commit or video is not in the object store.",
+    "Completed, unexpired jobs whose commit or video is not in the object store, of those that the"
+    " audit has looked at: each at its end, and again by chance for a day; 1000 at most.",
 )
 DUPLICATE_RESULTS = Gauge(
     "shopreel_duplicate_results",
-    "Completed jobs of the last day that show another video than the one committed for them.",
+    "Completed jobs that show another video than the one committed for them, of the same.",
+)
+AUDIT_LAG = Gauge(
+    "shopreel_audit_lag_seconds",
+    "Since the end of the last job that the audit has looked at; 0: no newer one waits for it.",
+)
+AUDITED_AT = Gauge(
+    "shopreel_audit_last_success_timestamp_seconds",
+    "Unix time at which the audit had last looked at all that had ended.",
 )
 
 # Cards and money. Replicas that share a card tell the same of it: aggregate by max, not by sum.

@@ -5,8 +5,10 @@ A trace goes from process to process as a W3C `traceparent`, which calls and job
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Thread
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -23,6 +25,7 @@ _W3C = TraceContextTextMapPropagator()
 _HEADER = "traceparent"
 _OFF = trace.NoOpTracer()
 _tracer: trace.Tracer = _OFF
+_provider: TracerProvider | None = None
 
 
 class TracingConfig(BaseModel):
@@ -35,7 +38,15 @@ class TracingConfig(BaseModel):
         default_factory=dict, description="sent with every export, for collectors that ask for keys"
     )
     ratio: float = Field(
-        1.0, ge=0, le=1, description="kept, of traces that begin here; a caller decides on its own"
+        1.0,
+        ge=0,
+        le=1,
+        description="kept, of traces that begin here; of a trusted caller's: its own",
+    )
+    trust_callers: bool = Field(
+        False,
+        description="go on with the traces of callers, as they have sampled them: where all of them"
+        " are yours. Else each request begins a trace of its own, which is linked to its caller's",
     )
     timeout_s: float = Field(5.0, gt=0, description="for one export; spans that wait are bounded")
 
@@ -57,7 +68,7 @@ def trace_to(
 ) -> TracerProvider:
     """The same to any exporter. The provider is our own: the global one is Serve's, where its
     tracing is on."""
-    global _tracer
+    global _tracer, _provider
     resource = Resource(
         {
             "service.namespace": "shopreel",
@@ -69,8 +80,19 @@ def trace_to(
     provider.add_span_processor(
         BatchSpanProcessor(exporter, schedule_delay_millis=_EXPORT_EVERY_MS)
     )
-    _tracer = provider.get_tracer("shopreel")
+    _tracer, _provider = provider.get_tracer("shopreel"), provider
     return provider
+
+
+def send_spans(patience_s: float) -> None:
+    """Now, those that have ended: for a process that leaves no time to send them. A collector that
+    does not take them in `patience_s` does not get them."""
+    if _provider is None:
+        return
+    # A thread, as `force_flush` heeds no timeout (opentelemetry-sdk 1.45).
+    sending = Thread(target=_provider.force_flush, name="last-spans", daemon=True)
+    sending.start()
+    sending.join(patience_s)
 
 
 def begin_span(
@@ -79,14 +101,20 @@ def begin_span(
     *,
     kind: SpanKind = SpanKind.INTERNAL,
     begun_at: float | None = None,
+    link: str | None = None,
 ) -> Span:
     """A span under `parent`, a traceparent; without one it begins a trace. Whoever begins it ends
-    it. `begun_at` is in Unix seconds, now if left out."""
+    it. `begun_at` is in Unix seconds, now if left out; `link`, a traceparent, decides nothing."""
     if _tracer is _OFF:
         return trace.INVALID_SPAN
-    context = _W3C.extract({} if parent is None else {_HEADER: parent})
     begun_at_ns = None if begun_at is None else int(begun_at * 1e9)
-    return _tracer.start_span(name, context, kind, start_time=begun_at_ns)
+    linked = trace.get_current_span(_remote(link)).get_span_context()
+    links = [trace.Link(linked)] if linked.is_valid else None
+    return _tracer.start_span(name, _remote(parent), kind, links=links, start_time=begun_at_ns)
+
+
+def _remote(traceparent: str | None) -> Context:
+    return _W3C.extract({} if traceparent is None else {_HEADER: traceparent})
 
 
 def record_span(name: str, parent: str | None, begun_at: float) -> None:

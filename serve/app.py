@@ -2,14 +2,15 @@
 
                     ┌─ TextEncoder ──┐
 HTTP ─ VideoAPI ─ Dispatcher         ├─ Denoiser-<tier> ─ Decoder ─ VideoEncoder ─ S3
-          │         └─ ImageEncoder ─┘
+          │         ├─ ImageEncoder ─┤                           │
+          │         │    └─ Decoder ─┘ (frames of a camera move) │
+          │         └─ CameraRenderer ───────────────────────────┘ (model=camera)
        job table ─ Housekeeper ─ webhooks, retention, batches
 """
 
 import asyncio
 import logging
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import ray
@@ -27,12 +28,14 @@ from cluster.cost import CostModel
 from cluster.exposure import require_closed
 from cluster.ladder import Floor
 from cluster.stage import StageConfig
+from deployments.camera import Render
+from deployments.camera_renderer import CameraRenderer
 from deployments.decoder import Decoder
 from deployments.denoiser import Denoiser
 from deployments.dispatcher import Dispatcher
 from deployments.housekeeper import Housekeeper
 from deployments.image_encoder import ImageEncoder
-from deployments.leaving import end_on_sigterm
+from deployments.sigterm import ends_on_sigterm
 from deployments.text_encoder import TextEncoder
 from deployments.video_encoder import VideoEncoder
 from diffusion.memory import Architecture
@@ -46,13 +49,20 @@ from serve.config import AppConfig, ConfigError, parse
 from serve.http_api import create_app
 from serve.services.admission import Admission
 from storage.object_store import S3ObjectStore
+from video.camera.scene import render as render_camera_move
 from video.photo_pool import PhotoPool
 
 log = logging.getLogger(__name__)
 
 
 def build_app(args: Mapping[str, Any]) -> Application:
-    """The builder that a Serve config file names; `args` are its application's args."""
+    """The builder that a Serve config file names; `args` are its application's args. Serve allows
+    it this one parameter."""
+    return compose(args, render_camera_move)
+
+
+def compose(args: Mapping[str, Any], render: Render | None) -> Application:
+    """The application with a virtual camera. Without `render` the API refuses `camera_motion`."""
     config = parse(args, "args of the Serve config file")
     if config.object_store is None or config.job_store is None:
         raise ConfigError("object_store and job_store may be left out for `shopreel up` only")
@@ -65,38 +75,42 @@ def build_app(args: Mapping[str, Any]) -> Application:
     objects.check()  # one visible result stands on conditional PUT
     folder = ModelFolder.open(model)
     digests = folder.digests()
-    card = ModelCard.of(model, folder, digests)
+    card = ModelCard.of(model, folder, digests, camera_moves=render is not None)
     measured = load_calibrations(objects, config.tiers)
-    cost = CostModel(Architecture.of(folder), config.tiers, model, measured)
+    tiers = (*config.tiers, stages.camera)
+    cost = CostModel(Architecture.of(folder), tiers, model, measured)
     standard = config.presets["standard"]
     floor = Floor(standard.area_px, standard.num_frames, card.size_multiple)
 
+    def deployed(cls: Any, options: dict[str, Any]) -> Any:
+        replica = observed(cls, config.observability)
+        grace_s = options["graceful_shutdown_timeout_s"]
+        return serve.deployment(**options)(ends_on_sigterm(replica, grace_s))
+
     def stage(cls: Any, size: StageConfig, name: str | None = None) -> Any:
-        options = size.options(name or cls.__name__)
-        return serve.deployment(**options)(observed(cls, config.observability))
+        return deployed(cls, size.options(name or cls.__name__))
 
     text_encoder = stage(TextEncoder, stages.text_encoder).bind(stages.text_encoder, model, digests)
     image_encoder = stage(ImageEncoder, stages.image_encoder).bind(
-        stages.image_encoder, model, digests, store, config.limits.photo
+        stages.image_encoder, model, digests, store, config.limits.photo, render
     )
     denoisers = [
         stage(Denoiser, tier, tier.deployment_name).bind(tier, model, digests, store)
         for tier in config.tiers
     ]
+    renderer = stage(CameraRenderer, stages.camera).bind(stages.camera, store, config.limits.photo)
     decoder = stage(Decoder, stages.decoder).bind(stages.decoder, model, digests, store)
     video_encoder = stage(VideoEncoder, stages.video_encoder).bind(
-        stages.video_encoder, store, config.limits.photo
+        stages.video_encoder, store, config.limits.photo, render
     )
-    dispatcher = serve.deployment(**stages.dispatcher.options())(
-        observed(Dispatcher, config.observability)
-    ).bind(
+    dispatcher = deployed(Dispatcher, stages.dispatcher.options()).bind(
         stages.dispatcher,
         jobs,
-        config.tiers,
+        tiers,
         cost,
         floor,
         objects,
-        denoisers,
+        [*denoisers, renderer],
         [text_encoder, image_encoder, decoder, video_encoder],
     )
     housekeeper = stage(Housekeeper, stages.housekeeper).bind(
@@ -107,7 +121,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
         config.egress,
         config.retention,
         [FollowBatches(config.catalog, store, card.name, driver_command)],
-        [tier.name for tier in config.tiers],
+        [tier.name for tier in tiers],
     )
     api = stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI")
     return api.bind(config, card, Admission(cost, floor), dispatcher, housekeeper)
@@ -124,8 +138,6 @@ class VideoAPI:
         dispatcher: DeploymentHandle,
         _housekeeper: DeploymentHandle,  # bound here so that Serve deploys it; nobody calls it
     ):
-        end_on_sigterm()
-        metrics.BUILD.keep(1, tags={"version": version("shopreel")})
         metrics.MODEL.keep(1, tags={"model": model.name, "revision": model.revision})
         self._dispatcher = dispatcher
         self._photos = PhotoPool(config.limits.photo_pool, config.limits.photo)
@@ -138,6 +150,9 @@ class VideoAPI:
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's name for it
         return create_app(self._api, echo_request_id=False)
+
+    async def begin_to_leave(self) -> None:  # deployments.sigterm's name for it
+        await self._api.videos.watch.close()
 
     def __del__(self) -> None:  # Serve calls it when the replica leaves, after its last request
         self._photos.close()

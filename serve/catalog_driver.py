@@ -23,10 +23,11 @@ from catalog.run.errors import RunError
 from catalog.run.options import RunOptions
 from catalog.run.submission import AWAY, STOPPED
 from cluster.local import APP_NAME
+from monitoring.logs import log_to_stderr
 from serve.config import AppConfig, parse
 from storage.errors import StorageError, StoreUnavailable
 from storage.sql.database import Database
-from storage.tenants import SqlTenants
+from storage.tenants import ApiKey, SqlTenants
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,9 @@ def main(dashboard_url: str, tenant: str, options_json: str) -> None:
 
 @contextmanager
 def own_key(config: AppConfig, tenant: str, options: RunOptions) -> Iterator[str | None]:
-    """An API key of the tenant for as long as the driver lives; None where nobody needs one. The
-    key of a driver that was killed is revoked by the next one.
+    """An API key of the tenant for as long as the driver lives; None where nobody needs one. A
+    driver revokes those of the run's earlier ones, which may have been killed, and when it leaves
+    its own only: a later one may be at work.
 
     Raises StoreUnavailable where the job table is away for longer than the run's patience."""
     if not config.auth.enabled:
@@ -107,20 +109,21 @@ def own_key(config: AppConfig, tenant: str, options: RunOptions) -> Iterator[str
     assert config.job_store is not None
     with closing(Database(config.job_store.url)) as database:
         tenants, label = SqlTenants(database), options.run_id
-        key = _insisting(lambda: _renewed(tenants, tenant, label), options.patience_s)
+        issued, key = _insisting(lambda: _renewed(tenants, tenant, label), options.patience_s)
         try:
             yield key
         finally:
             try:
-                _revoke(tenants, tenant, label)
+                tenants.revoke(issued.id)
             except StoreUnavailable as e:  # the run's end is what it is
                 log.warning("the run's key %s of %s was not revoked: %s", label, tenant, e)
 
 
-def _renewed(tenants: SqlTenants, tenant: str, label: str) -> str:
-    _revoke(tenants, tenant, label)
-    _, key = tenants.issue_key(tenant, label=label)
-    return key
+def _renewed(tenants: SqlTenants, tenant: str, label: str) -> tuple[ApiKey, str]:
+    for key in tenants.keys(tenant):
+        if key.label == label and key.revoked_at is None:
+            tenants.revoke(key.id)
+    return tenants.issue_key(tenant, label=label)
 
 
 def _insisting(call: Callable[[], T], patience_s: float) -> T:
@@ -136,12 +139,6 @@ def _insisting(call: Callable[[], T], patience_s: float) -> T:
             time.sleep(_STORE_AGAIN_S)
 
 
-def _revoke(tenants: SqlTenants, tenant: str, label: str) -> None:
-    for key in tenants.keys(tenant):
-        if key.label == label and key.revoked_at is None:
-            tenants.revoke(key.id)
-
-
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    log_to_stderr()
     main(*sys.argv[1:])

@@ -51,7 +51,8 @@ def create_app(api: Api, echo_request_id: bool = True) -> FastAPI:
     )
     app.add_middleware(HeadAsGet)
     app.add_middleware(RateLimitHeaders)
-    app.add_middleware(RequestId, echo=echo_request_id)
+    trust_callers = config.observability.traces.trust_callers
+    app.add_middleware(RequestId, echo=echo_request_id, trust_callers=trust_callers)
     for error in ANSWERED:
         app.add_exception_handler(error, respond)
     app.add_exception_handler(HTTPException, _respond_http)

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from diffusion.params import Priority, Sampler, SamplingParams, TimestepSpacing
 from storage.errors import IllegalTransition, ResultDamaged
+from video.camera.move import CameraMove, Ease, Move, Speed
 from video.quality import Quality
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 PIPELINE_VERSION = "1"
 """Part of every result id: raised when the same parameters begin to give other pixels."""
+
+NOTHING_GENERATED = "camera move, nothing generated"
+"""What is said of a clip that no model had a part in, wherever its making is told."""
 
 Select = Literal["best", "all"]
 """Which of several candidates are kept: the one with the highest score, or every one."""
@@ -62,9 +66,12 @@ class Stage(StrEnum):
     """Where an in_progress job is on its way; the values are the HTTP contract's."""
 
     ENCODING = "encoding"
+    WAITING_DENOISER = "waiting_denoiser"  # its conditions are there; others have the UNet
+    RENDERING = "rendering"  # of a camera move without a model
     DENOISING = "denoising"
     DECODING = "decoding"
     ENCODING_VIDEO = "encoding_video"
+    STORING = "storing"
     WAITING_STORAGE = "waiting_storage"
 
 
@@ -124,6 +131,7 @@ class VideoFile:
     timings: dict[str, float] = field(default_factory=dict)  # stage -> seconds
     peak_vram_bytes: int | None = None  # of the denoiser during its steps; None: no GPU
     quality: Quality | None = None  # None: made by a release that did not measure
+    camera_layers: int | None = None  # of a rendered camera move; None: it was denoised
 
     @property
     def made_by(self) -> str:
@@ -182,6 +190,9 @@ class JobRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     candidates: int = 1  # clips to make, each of a seed of its own
     select: Select = "best"
+    # Whose frames the clip begins at, or is where the sampling is of no step; None: no move.
+    camera_motion: CameraMove | None = None
+    camera_words: tuple[str, ...] = ()  # of the prompt, that asked for it; no part of the result
     webhook: str | None = None  # https URL that hears of the end
     warnings: tuple[str, ...] = ()  # about photo and prompt, for the caller; no part of the result
     request_id: str | None = None  # X-Request-Id of the HTTP request that created it
@@ -198,6 +209,8 @@ class JobRequest:
             "model": self.model_revision,
             "pipeline": PIPELINE_VERSION,
         }
+        if self.camera_motion is not None:
+            identity["camera_motion"] = asdict(self.camera_motion)
         if self.may_downgrade:  # the clip may be another one
             identity["may_downgrade"] = True
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -237,8 +250,13 @@ class JobRequest:
             timestep_spacing=TimestepSpacing(sampling.timestep_spacing),
         )
         given["output"] = OutputParams(**_known(OutputParams, given["output"]))
+        if camera := given.get("camera_motion"):
+            given["camera_motion"] = CameraMove(
+                Move(camera["move"]), Speed(camera["speed"]), Ease(camera["ease"])
+            )
         given["priority"] = Priority(given.get("priority", Priority.INTERACTIVE))
         given["warnings"] = tuple(given.get("warnings", ()))
+        given["camera_words"] = tuple(given.get("camera_words", ()))
         return cls(**_known(cls, given))
 
 
@@ -257,7 +275,7 @@ class Job:
     started_at: float | None = None
     completed_at: float | None = None
     stage: Stage | None = None
-    step: int = 0  # denoising steps done
+    step: int = 0  # denoising steps done, of sampling.unet_steps
     tier: str | None = None  # of the attempt in progress, or of the one that ended the job
     attempt: int = 0  # tries begun
     epoch: int = 0  # of the Dispatcher that holds or held the lease

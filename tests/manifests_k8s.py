@@ -12,10 +12,11 @@ KUBERNETES = Path(__file__).parents[1] / "cluster" / "kubernetes"
 RAYSERVICE = KUBERNETES / "rayservice.yaml"
 
 
-def documents() -> Iterator[tuple[str, dict[str, Any]]]:
-    """File and content of every document."""
+def documents(optional: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """File and content of every document; `optional`: with what stands behind `#|`."""
     for path in sorted(KUBERNETES.glob("*.yaml")):
-        for document in yaml.safe_load_all(path.read_text()):
+        text = path.read_text()
+        for document in yaml.safe_load_all(text.replace("#| ", "") if optional else text):
             yield path.name, document
 
 
@@ -23,9 +24,10 @@ def of_kind(kind: str) -> list[dict[str, Any]]:
     return [document for _, document in documents() if document["kind"] == kind]
 
 
-def rayservice() -> dict[str, Any]:
+def rayservice(optional: bool = False) -> dict[str, Any]:
     """A copy to change, in which no two parts are one object."""
-    document: dict[str, Any] = json.loads(json.dumps(yaml.safe_load(RAYSERVICE.read_text())))
+    (found,) = [d for name, d in documents(optional) if name == RAYSERVICE.name]
+    document: dict[str, Any] = json.loads(json.dumps(found))
     return document
 
 
@@ -56,10 +58,10 @@ class Pod:
         return bool(selector.get("matchLabels", {}).items() <= self.labels.items())
 
 
-def ray_pods() -> list[Pod]:
+def ray_pods(optional: bool = False) -> list[Pod]:
     """One of each group, with the labels that KubeRay adds."""
     pods = []
-    for name, group in groups(rayservice()).items():
+    for name, group in groups(rayservice(optional)).items():
         template = group["template"]
         added = {
             "ray.io/group": name,

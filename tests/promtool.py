@@ -1,20 +1,11 @@
-"""Prometheus's own programs, from Debian's package: nothing of it runs unless a test starts it."""
+"""Prometheus's checker, from Debian's package."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
+from benchmarks.prometheus import program
+
 ROOT = Path(__file__).parents[1]
-
-
-def program(name: str) -> str:
-    """Path of `prometheus` or `promtool`. Raises RuntimeError where it is not installed."""
-    if found := shutil.which(name):
-        return found
-    raise RuntimeError(
-        f"{name} is not installed: apt-get install -y --no-install-recommends prometheus, or unpack"
-        " a release of prometheus.io and put it on PATH"
-    )
 
 
 def promtool(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":

@@ -88,7 +88,7 @@ class Killer:
         """The store may be away still, from the kill before."""
         while True:
             with suppress(StoreUnavailable):
-                markers = read_markers(self._output, sorted(finished_shards(self._output)))
+                markers = read_markers(self._output, finished_shards(self._output).values())
                 return {marker.shard: marker.sha256 for marker in markers}
             time.sleep(_POLL_S)
 

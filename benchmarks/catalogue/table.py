@@ -61,7 +61,7 @@ def done_twice(jobs: Sequence[Job], products: Products, kills: Sequence[Kill]) -
 
 def changed_shards(output: RunOutput, kills: Sequence[Kill]) -> list[str]:
     """Of those that were committed when something was killed."""
-    markers = read_markers(output, sorted(finished_shards(output)))
+    markers = read_markers(output, finished_shards(output).values())
     now = {marker.shard: marker.sha256 for marker in markers}
     return [
         f"shard {shard}, committed before the {kill.victim}'s kill, is another one"

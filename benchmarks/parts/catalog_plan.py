@@ -24,8 +24,9 @@ from benchmarks.machine import spread
 from benchmarks.processes import peak_mb
 from catalog.results.output import RunOutput
 from catalog.run.drive import Surroundings, drive
-from catalog.run.options import RunOptions, row_of_key
+from catalog.run.options import RunOptions
 from catalog.run.plan import read_plan
+from catalog.run.row_jobs import row_of_key
 from cluster.embedded_s3 import EmbeddedS3
 from deployments.egress.client import EgressConfig
 from serve.commands import EXAMPLES

@@ -1,31 +1,32 @@
 """What became of each row of a batch so far, a page at a time.
 
-Finished shards are read from their parts; rows of the others from the pinned manifest and the job
-table. A page looks into so many shards and no more, however few of their rows it wants.
+Finished shards are read from their parts, and from the job table where a row is tried again; rows
+of the others from the pinned manifest and the job table. A page looks into so many shards and no
+more, however few of their rows it wants.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from catalog.manifest.pinned import PinnedManifest
 from catalog.manifest.rows import BadRow, Row
 from catalog.report.summary import RunPlan
-from catalog.results.commit import finished_shards, read_markers
+from catalog.results.commit import finished_shards, read_markers, read_standing
 from catalog.results.output import RunOutput
 from catalog.results.part import Shard, read_part
 from catalog.results.row import RowStatus
-from catalog.run.options import RunOptions, is_job_key, job_key, row_of_key
+from catalog.run.options import RunOptions
 from catalog.run.plan import read_plan, shards_of
+from catalog.run.row_jobs import NEW_JOBS, is_job_key, is_lost, job_key, row_of_key
 from storage.batches import SqlBatches
-from storage.errors import ObjectNotFound
 from storage.jobs import Job, JobStatus
 
 _SHARDS_A_PAGE = 32
 _ROWS_AT_ONCE = 100
 """Whose jobs are looked up together."""
-_CANCELLED_TRIES = 10
 
 
 class ItemStatus(StrEnum):
@@ -34,7 +35,6 @@ class ItemStatus(StrEnum):
     IN_PROGRESS = "in_progress"
     OK = "ok"
     FAILED = "failed"
-    SKIPPED = "skipped"
     CANCELLED = "cancelled"
 
     @property
@@ -85,9 +85,11 @@ class BatchItems:
         finished = finished_shards(self._output)
         if status is ItemStatus.PENDING:
             shards = [shard for shard in shards if shard.id not in finished]
+        live = cache(self._live_jobs)  # by one query, where a page needs it at all
         items: list[Item] = []
         for shard in shards[:_SHARDS_A_PAGE]:
-            rows = self._finished if shard.id in finished else self._unfinished(manifest)
+            marker_key = finished.get(shard.id)
+            rows = self._finished(marker_key, live) if marker_key else self._unfinished(manifest)
             for item in rows(shard, status, after):
                 if status in (None, item.status):
                     items.append(item)
@@ -105,32 +107,38 @@ class BatchItems:
 
     def _live(self, status: ItemStatus, plan: RunPlan, after: int, limit: int) -> Page:
         """Few at any time, so straight from the job table."""
-        run_id = self._output.run_id
-        jobs = self._batches.live_jobs(self._tenant, run_id)
-        by_row = {row_of_key(key): job for key, job in jobs.items() if is_job_key(run_id, key)}
+        by_row = self._live_jobs()
         wanted = JobStatus.QUEUED if status is ItemStatus.QUEUED else JobStatus.IN_PROGRESS
         found = [
-            Item(row, status, job.request.sku, job.id)
+            _under_way(row, job)
             for row, job in sorted(by_row.items(), key=lambda pair: pair[0])
             if row > after and job.status is wanted
         ]
         items = found[:limit]
         return Page(items, items[-1].row if items else plan.rows - 1, len(found) > limit)
 
-    def _finished(self, shard: Shard, status: ItemStatus | None, after: int) -> Iterator[Item]:
-        (marker,) = read_markers(self._output, [shard.id])
-        if status is not None and not marker.tally.count(RowStatus(status.value)):
-            return
-        try:
-            data = self._output.objects.get(marker.part_key)
-        except ObjectNotFound:  # replaced a moment ago: its failed rows were tried again
-            (marker,) = read_markers(self._output, [shard.id])
-            data = self._output.objects.get(marker.part_key)
-        table = read_part(marker.part_key, data)
-        columns = [name for name in _COLUMNS if name in table.column_names]
-        first = max(0, after + 1 - shard.first_row)
-        for cells in table.select(columns).slice(first).to_pylist():
-            yield Item(**cells | {"status": ItemStatus(cells["status"])})
+    def _live_jobs(self) -> Mapping[int, Job]:
+        run_id = self._output.run_id
+        jobs = self._batches.live_jobs(self._tenant, run_id)
+        return {row_of_key(key): job for key, job in jobs.items() if is_job_key(run_id, key)}
+
+    def _finished(
+        self, marker_key: str, live: Callable[[], Mapping[int, Job]]
+    ) -> Callable[[Shard, ItemStatus | None, int], Iterator[Item]]:
+        def rows(shard: Shard, status: ItemStatus | None, after: int) -> Iterator[Item]:
+            (marker,) = read_markers(self._output, [marker_key])
+            if status is not None and not marker.tally.count(RowStatus(status.value)):
+                return
+            marker, data = read_standing(self._output, marker)
+            table = read_part(marker.part_key, data)
+            columns = [name for name in _COLUMNS if name in table.column_names]
+            first = max(0, after + 1 - shard.first_row)
+            for cells in table.select(columns).slice(first).to_pylist():
+                item = Item(**cells | {"status": ItemStatus(cells["status"])})
+                again = None if item.status is ItemStatus.OK else live().get(item.row)
+                yield _under_way(item.row, again) if again else item
+
+        return rows
 
     def _unfinished(
         self, manifest: PinnedManifest
@@ -150,26 +158,24 @@ class BatchItems:
         return rows
 
     def _jobs_of(self, rows: Sequence[int]) -> Mapping[int, Job]:
-        """The last job of each row that has one."""
+        """The last job of each row that has one: of its last try, the one that no other follows."""
         tries = 1 + (self._options.quality_retries if self._options.min_score else 0)
-        found: dict[int, Job] = {}
+        last: dict[tuple[int, int], Job] = {}  # row and try -> job
         asked = [(row, number) for row in rows for number in range(tries)]
-        for again in range(_CANCELLED_TRIES):
+        for again in range(NEW_JOBS):
             run_id = self._output.run_id
             keys = {job_key(run_id, row, number, again, 0): (row, number) for row, number in asked}
             jobs = self._batches.jobs_by_key(self._tenant, keys) if keys else {}
-            for key in keys:  # in the order of the tries
-                if key in jobs:
-                    found[row_of_key(key)] = jobs[key]
-            asked = [keys[key] for key, job in jobs.items() if job.status is JobStatus.CANCELLED]
-        return found
+            last |= {keys[key]: job for key, job in jobs.items()}
+            asked = [keys[key] for key in jobs]
+        return {row: last[row, number] for row, number in sorted(last)}
 
     def _item(self, row: Row | BadRow, jobs: Mapping[int, Job]) -> Item:
         if isinstance(row, BadRow):
             code = row.problem.code.value
             return Item(row.index, ItemStatus.FAILED, row.sku, None, code, str(row))
         job = jobs.get(row.index)
-        if job is None or job.status is JobStatus.CANCELLED:  # its driver will ask again
+        if job is None or is_lost(job.status, not job.expired):  # its driver will ask again
             return Item(row.index, ItemStatus.PENDING, row.sku)
         return Item(
             row.index, self._status_of(job), row.sku, job.id, job.error_code, job.error_message
@@ -182,6 +188,10 @@ class BatchItems:
         score = quality.score or 0.0 if quality else 0.0
         good = score >= self._options.min_score
         return ItemStatus.OK if good else ItemStatus.IN_PROGRESS  # another seed is on its way
+
+
+def _under_way(row: int, job: Job) -> Item:
+    return Item(row, ItemStatus(job.status.value), job.request.sku, job.id)
 
 
 _COLUMNS: tuple[Any, ...] = Item.__slots__

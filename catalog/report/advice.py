@@ -194,6 +194,11 @@ ADVICE: Mapping[str, Advice] = {
         "The row's photo was replaced again and again while the run was at it.",
         "Leave it as it is, then run again with --retry-failed.",
     ),
+    "video_not_found": Advice(
+        FirstStep.OPERATOR,
+        "The video was deleted again and again before the run had it.",
+        f"Find out who deletes videos of this run. {_AGAIN}",
+    ),
     "content_expired": Advice(
         FirstStep.RUN_AGAIN,
         "The video was deleted by the retention rule before it was collected.",

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from catalog.report.advice import advice_on
 from catalog.report.summary import RunSummary
-from catalog.results.commit import read_all
+from catalog.results.commit import read_standing_parts
 from catalog.results.output import RunOutput
 from catalog.results.part import read_part
 from catalog.results.row import ResultSchema, RowStatus
@@ -45,9 +45,12 @@ def write_errors(output: RunOutput, summary: RunSummary, path: Path) -> int:
 
 
 def _faulty_rows(output: RunOutput, summary: RunSummary) -> Iterator[pa.Table]:
-    for key, data in read_all(output.objects, [marker.part_key for marker in summary.faulty]):
-        table = read_part(key, data)
-        yield table.filter(pc.not_equal(table["status"], RowStatus.OK.value))
+    """Tables of one row or more."""
+    for marker, data in read_standing_parts(output, summary.faulty):
+        table = read_part(marker.part_key, data)
+        rows = table.filter(pc.not_equal(table["status"], RowStatus.OK.value))
+        if rows.num_rows:  # else another driver has made them since the summary
+            yield rows
 
 
 _FORMULA_SIGNS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")

@@ -72,8 +72,8 @@ def summarise(
     Raises StorageError, MarkerDamaged, and PartOfAnother for a marker that is not this run's.
     """
     tally, faulty = Tally(), []
-    shards = sorted(finished_shards(output))
-    for marker in read_markers(output, shards):
+    shards = finished_shards(output)
+    for marker in read_markers(output, shards.values()):
         if marker.run_id != output.run_id or marker.shard >= plan.shards:
             raise PartOfAnother(marker.part_key, f"run {marker.run_id}, shard {marker.shard}")
         progress()

@@ -3,7 +3,8 @@
 ResultsError
 ├── PartDamaged     a part is not what its rows, its marker or its size say: an operator must act
 ├── PartOfAnother   another run's part, or another manifest's, stands under this run's key
-└── MarkerDamaged   a shard's marker cannot be read: delete it, and the shard is committed again
+├── MarkerDamaged   a shard's marker cannot be read: delete it, and the shard is committed again
+└── KeyRefused      an object in the folder has a name that leads out of it: no run writes such
 
 None is retryable. StorageError passes through; a run may be continued after StoreUnavailable.
 """
@@ -40,3 +41,12 @@ class MarkerDamaged(ResultsError):
 
     def __str__(self) -> str:
         return f"{self.key} is no shard marker"
+
+
+class KeyRefused(ResultsError):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"{self.key!r} is no name of a file inside a folder: remove it from the bucket"

@@ -34,8 +34,13 @@ class RunOutput:
         again = f".r{round_}" if round_ else ""
         return self.key(f"results/part-{shard:05d}{again}.parquet")
 
-    def marker_key(self, shard: int) -> str:
-        return self.key(f"{MARKERS}/{shard:05d}.json")
+    def marker_key(self, shard: int, round_: int = 0) -> str:
+        again = f".r{round_}" if round_ else ""
+        return self.key(f"{MARKERS}/{shard:05d}{again}.json")
+
+    @property
+    def markers_prefix(self) -> str:
+        return self.key(f"{MARKERS}/")
 
     def key_of(self, uri: str) -> str | None:
         """The key in this bucket that `uri` stands for; None where it is not of this folder."""

@@ -17,6 +17,7 @@ from catalog.results.row import ResultRow, ResultSchema
 
 _BATCH_ROWS = 1000
 _FINGERPRINT = b"shopreel.manifest"
+_SUBMISSION = b"shopreel.submission"
 
 
 class Shard(Protocol):
@@ -31,12 +32,18 @@ class Shard(Protocol):
 
 
 def write_part(
-    run_id: str, fingerprint: str, rows: Iterable[ResultRow], schema: ResultSchema
+    run_id: str,
+    fingerprint: str,
+    rows: Iterable[ResultRow],
+    schema: ResultSchema,
+    submission: str = "",
 ) -> bytes:
-    """`fingerprint` is the manifest's. What `rows` raises goes through, and nothing is kept."""
+    """`fingerprint` is the manifest's, `submission` the asking's. What `rows` raises goes through,
+    and nothing is kept."""
     # In memory: a ParquetWriter whose rows raise still closes its file, short but valid, and a
     # file system or an S3 stream under it would have published that.
-    arrow = schema.arrow.with_metadata({_FINGERPRINT: fingerprint.encode()})
+    made_for = {_FINGERPRINT: fingerprint.encode(), _SUBMISSION: submission.encode()}
+    arrow = schema.arrow.with_metadata(made_for)
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, arrow, compression="zstd") as writer:
         for batch in _batches(rows):
@@ -68,13 +75,15 @@ def marker_of(
         raise PartDamaged(key, f"it should hold {shard.rows} rows from {shard.first_row} on")
     for other in set(pc.unique(table["run_id"]).to_pylist()) - {output.run_id}:
         raise PartOfAnother(key, f"run {other}")
-    written_for = (table.schema.metadata or {}).get(_FINGERPRINT, b"").decode()
+    made_for = table.schema.metadata or {}
+    written_for = made_for.get(_FINGERPRINT, b"").decode()
     if written_for != fingerprint:
         raise PartOfAnother(key, f"manifest {written_for}")
     return ShardMarker(
         run_id=output.run_id,
         shard=shard.id,
         round=round_,
+        submission=made_for.get(_SUBMISSION, b"").decode(),
         first_row=shard.first_row,
         part_key=key,
         part_bytes=len(data),

@@ -24,7 +24,6 @@ STAGES = (
 class RowStatus(StrEnum):
     OK = "ok"
     FAILED = "failed"
-    SKIPPED = "skipped"
     CANCELLED = "cancelled"
 
 

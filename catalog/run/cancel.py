@@ -29,10 +29,10 @@ def is_cancelled(output: RunOutput) -> bool:
     return output.objects.stat(output.key(_NAME)) is not None
 
 
-async def cancel_jobs(service: Service, window: Window, run_id: str) -> None:
-    """All that the service knows of this run, whichever driver asked for them. Raises ServiceAway
-    and NotAllowed."""
-    looks_in_vain = 0
+async def cancel_jobs(service: Service, window: Window, run_id: str) -> bool:
+    """All that the service knows of this run, whichever driver asked for them; says whether there
+    were any. Raises ServiceAway and NotAllowed."""
+    looks_in_vain, had_some = 0, False
     while looks_in_vain < 2:
         found = [
             video_id
@@ -42,6 +42,8 @@ async def cancel_jobs(service: Service, window: Window, run_id: str) -> None:
         for video_id in found:
             with suppress(Refused):  # deleted meanwhile
                 await window.insist(partial(service.cancel, video_id))
+        had_some = had_some or bool(found)
         looks_in_vain = 0 if found else looks_in_vain + 1
         if looks_in_vain == 1:
             await asyncio.sleep(_SETTLES_IN_S)
+    return had_some

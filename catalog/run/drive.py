@@ -11,8 +11,8 @@ from pathlib import Path
 from catalog.manifest.pinned import PinnedManifest
 from catalog.manifest.pinning import adopted, pin
 from catalog.manifest.source import open_source
-from catalog.report.publish import publish_report
-from catalog.report.summary import RunSummary
+from catalog.report.publish import publish_report, published
+from catalog.report.summary import RunSummary, summarise
 from catalog.results.output import RunOutput
 from catalog.run.cancel import cancel_jobs, is_cancelled
 from catalog.run.driver import Driver
@@ -45,15 +45,19 @@ class Surroundings:
 
 
 async def drive(options: RunOptions, around: Surroundings) -> RunSummary:
-    """Begins the run, or continues it; one that is cancelled loses the jobs that it has. Raises
-    CatalogError, RunError, ResultsError, and StorageError but StoreUnavailable."""
+    """Begins the run, or continues it; one that is cancelled loses the jobs that it has, and one
+    that had come to its end before stays as it is. Raises CatalogError, RunError, ResultsError, and
+    StorageError but StoreUnavailable."""
     objects = around.bucket(options.bucket)
     output = RunOutput(objects, options.bucket, options.prefix, options.run_id)
     window = Window(options.in_flight, options.patience_s)
     await window.insist(lambda: asyncio.to_thread(objects.check))
     async with Service(around.base_url, around.key, options.in_flight) as service:
         if await window.insist(lambda: asyncio.to_thread(is_cancelled, output)):
-            await cancel_jobs(service, window, output.run_id)
+            had_jobs = await cancel_jobs(service, window, output.run_id)
+            end = await window.insist(lambda: asyncio.to_thread(_end_of, output))
+            if end and not (had_jobs or options.retry_failed):
+                return end
             await window.insist(lambda: asyncio.to_thread(_tell_cancelled, output))
             raise RunCancelled
         manifest = await window.insist(
@@ -84,6 +88,12 @@ def _pinned(
             temp=Path(temp),
             progress=_every_million(),
         )
+
+
+def _end_of(output: RunOutput) -> RunSummary | None:
+    """Of a run whose report calls it completed; None: it is not."""
+    plan, said = read_plan(output), published(output)
+    return summarise(output, plan) if plan and said and said.completed else None
 
 
 def _tell_cancelled(output: RunOutput) -> None:

@@ -8,7 +8,7 @@ the same jobs.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import ParamSpec, TypeVar
@@ -18,7 +18,13 @@ from catalog.manifest.pinned import PinnedManifest, Shard
 from catalog.manifest.rows import BadRow, Row
 from catalog.report.publish import publish_report
 from catalog.report.summary import RunPlan, RunSummary, summarise
-from catalog.results.commit import commit_shard, finished_shards, replace_shard, sweep_parts
+from catalog.results.commit import (
+    commit_shard,
+    finished_shards,
+    read_standing,
+    replace_shard,
+    sweep_parts,
+)
 from catalog.results.errors import ResultsError
 from catalog.results.marker import ShardMarker
 from catalog.results.part import read_part
@@ -55,9 +61,9 @@ class Driver:
         marker by then are finished for good; the next driver goes on with the others."""
         output, options = self._rows.output, self._rows.options
         try:
+            await self._insist(sweep_parts, output, self._plan.fingerprint)
             before = await self._insist(summarise, output, self._plan)
             self._progress = Progress(Counts.of(self._plan.rows, before.tally))
-            await self._insist(sweep_parts, output)
             finished = await self._insist(finished_shards, output)
             again = {m.shard: m for m in before.faulty if m.submission != options.submission}
             await self._make(finished, again if options.retry_failed else {})
@@ -89,7 +95,7 @@ class Driver:
         except _ENDS:
             log.exception("the report does not say why the run stopped")
 
-    async def _make(self, finished: frozenset[int], again: Mapping[int, ShardMarker]) -> None:
+    async def _make(self, finished: Container[int], again: Mapping[int, ShardMarker]) -> None:
         """The way of a run. `again`: shards whose failed rows are to be tried once more."""
         try:
             async with asyncio.TaskGroup() as watch:
@@ -101,6 +107,9 @@ class Driver:
                             continue
                         await self._room.acquire()
                         todo = await self._insist(self._todo, shard, standing)
+                        if todo is None:
+                            self._room.release()
+                            continue
                         results = [await self._begin(*row, shard, standing, tasks) for row in todo]
                         tasks.create_task(self._finish(shard, standing, results))
                 looking.cancel()
@@ -109,13 +118,16 @@ class Driver:
 
     def _todo(
         self, shard: Shard, standing: ShardMarker | None
-    ) -> list[tuple[Row | BadRow, ResultRow | None]]:
-        """The shard's rows, with what became of them where it was made before."""
+    ) -> list[tuple[Row | BadRow, ResultRow | None]] | None:
+        """The shard's rows, with what became of them where it was made before; None where another
+        driver has tried them again since `standing` was read."""
         rows = islice(self._manifest.read(shard), shard.rows)
         if standing is None:
             return [(row, None) for row in rows]
-        part = read_part(standing.part_key, self._rows.output.objects.get(standing.part_key))
-        found = map(self._schema.restored, part.to_pylist())
+        now, data = read_standing(self._rows.output, standing)
+        if now.round > standing.round:
+            return None
+        found = map(self._schema.restored, read_part(now.part_key, data).to_pylist())
         made = {result.row: result for result in found}
         return [(row, made[row.index]) for row in rows]
 
@@ -189,13 +201,14 @@ class Driver:
 
 
 def _on_top_of(made: ResultRow, result: ResultRow) -> ResultRow:
-    """With what the row's earlier rounds took of GPUs."""
+    """With what the row's earlier rounds took of GPUs, and where."""
     rounds = [row for row in (made, result) if row.gpu_seconds is not None]
     if not rounds:
         return result
     costs = [row.cost for row in rounds]
     return replace(
         result,
+        tier=result.tier or made.tier,
         gpu_seconds=sum(row.gpu_seconds or 0.0 for row in rounds),
         cost=None if None in costs else sum(cost or 0.0 for cost in costs),
     )

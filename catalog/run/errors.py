@@ -3,6 +3,7 @@
 RunError
 ├── TryLater         retryable: too much at once, or nobody answers for now
 ├── Refused          the service will not make this video
+│   └── VideoLost    retryable: it was deleted or has expired before the run had its files
 ├── PhotoUnusable    the row's photo cannot be had
 ├── NotAllowed       the service does not take the run's key: no row will fare better
 ├── ServiceAway      nobody has answered for longer than the run waits; continue it later
@@ -35,6 +36,10 @@ class Refused(RunError):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.code})"
+
+
+class VideoLost(Refused):
+    retryable = True
 
 
 class PhotoUnusable(RunError):

@@ -103,20 +103,6 @@ class RunOptions(BaseModel):
         return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def job_key(run_id: str, row: int, try_number: int, again: int, round_: int) -> str:
-    """The idempotency key of a row's job."""
-    return f"{run_id}:{row}:{try_number}:{again}:{round_}"
-
-
-def is_job_key(run_id: str, key: str) -> bool:
-    """Whether `job_key` makes such keys; a tenant may give any to videos of his own."""
-    return re.fullmatch(rf"{re.escape(run_id)}(:\d+){{4}}", key) is not None
-
-
-def row_of_key(key: str) -> int:
-    return int(key.split(":")[1])
-
-
 def readable(sku: str, row: int) -> str:
     """A file name that a person finds, which no other row has."""
     words = re.sub(r"[^A-Za-z0-9_-]+", "-", sku)[:60].strip("-")

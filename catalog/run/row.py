@@ -3,22 +3,22 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from catalog.manifest.rows import BadRow, Row
 from catalog.results.output import RunOutput
 from catalog.results.row import ResultRow, RowStatus
-from catalog.run.errors import PhotoUnusable, Refused
-from catalog.run.options import RunOptions, job_key, readable
+from catalog.run.errors import PhotoUnusable, Refused, VideoLost
+from catalog.run.options import RunOptions, readable
 from catalog.run.photos import Photos
+from catalog.run.row_jobs import NEW_JOBS, is_lost, job_key
 from catalog.run.service import TERMINAL, Service, Video
 from catalog.run.window import Window
 from video.errors import PhotoTooLarge, PhotoTooSmall, UndecodablePhoto, UnsupportedPhotoType
 
-_NEW_JOBS = 10
-"""That a row may ask for, one after the other was lost to it."""
+T = TypeVar("T")
 
 _PHOTO_ERRORS = (UnsupportedPhotoType, UndecodablePhoto, PhotoTooSmall, PhotoTooLarge)
 _OF_THE_REQUEST = frozenset({"does_not_fit", *(error.code for error in _PHOTO_ERRORS)})
@@ -55,22 +55,30 @@ class RowRunner:
         that was killed, are one job of the service: its idempotency key is the row's number,
         and how often its failure was tried again (`round_`).
         """
-        began = time.time()
-        ended: list[Video] = []
+        began, lost = time.time(), 0
+        ended: dict[str, Video] = {}
         try:
             photo = await self.window.insist(lambda: self.photos.read(row.image_uri))
-            video = await self._best_try(row, photo, round_, ended)
-            facts = _facts(video, ended) | {"started_at": began}
-            return await self._result(row, video, folder, facts)
+            while True:
+                try:
+                    video = await self._best_try(row, photo, round_, ended)
+                    facts = _facts(video, ended.values()) | {"started_at": began}
+                    return await self._result(row, video, folder, facts)
+                except VideoLost:
+                    lost += 1
+                    if lost == NEW_JOBS:
+                        raise
         except PhotoUnusable as e:
             return _failed(row, "invalid_request_error", e.code, e.message, began)
         except Refused as e:
-            known = _facts(ended[-1], ended) if ended else {}
+            known = _facts(list(ended.values())[-1], ended.values()) if ended else {}
             return _failed(row, e.type, e.code, e.message, began, **known)
 
-    async def _best_try(self, row: Row, photo: bytes, round_: int, ended: list[Video]) -> Video:
+    async def _best_try(
+        self, row: Row, photo: bytes, round_: int, ended: dict[str, Video]
+    ) -> Video:
         """The first video that is good enough, else the best: the gate tries other seeds. `ended`
-        gets every one that was asked for."""
+        gets every one that was asked for, by its id. Raises VideoLost."""
         best: Video | None = None
         for number in range(1 + self.options.quality_retries):
             video = await self._video(row, photo, number, round_, ended)
@@ -82,20 +90,20 @@ class RowRunner:
         return best
 
     async def _video(
-        self, row: Row, photo: bytes, number: int, round_: int, ended: list[Video]
+        self, row: Row, photo: bytes, number: int, round_: int, ended: dict[str, Video]
     ) -> Video:
         """One job; another one where somebody cancelled that, it is not kept any longer, or its
         photo has been replaced since."""
         fields = self.options.fields(row, number)
-        for again in range(_NEW_JOBS):
+        for again in range(NEW_JOBS):
             once = job_key(self.options.run_id, row.index, number, again, round_)
             try:
                 video = await self._ended(fields, photo, once)
             except Refused as e:
-                if e.code != "idempotency_conflict" or again == _NEW_JOBS - 1:
+                if e.code != "idempotency_conflict" or again == NEW_JOBS - 1:
                     raise
                 continue
-            ended.append(video)
+            ended[video["id"]] = video
             if not _is_lost(video):
                 break
         return video
@@ -105,8 +113,24 @@ class RowRunner:
         video_id = answer.video["id"]
         while answer.video["status"] not in TERMINAL:
             await asyncio.sleep(answer.poll_after_s)
-            answer = await self.window.insist(lambda: self.service.get(video_id))
+            answer = await self._ask_about(video_id, lambda: self.service.get(video_id))
         return answer.video
+
+    async def _ask_about(self, video_id: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Raises VideoLost where what the service refuses is no longer there."""
+        try:
+            return await self.window.insist(call)
+        except Refused as e:
+            if await self._is_there(video_id):
+                raise
+            raise VideoLost(e.type, e.code, e.message) from e
+
+    async def _is_there(self, video_id: str) -> bool:
+        try:
+            answer = await self.window.insist(lambda: self.service.get(video_id))
+        except Refused as e:
+            return e.code != "video_not_found"
+        return not _is_lost(answer.video)
 
     async def _result(
         self, row: Row, video: Video, folder: str, facts: Mapping[str, Any]
@@ -147,7 +171,7 @@ class RowRunner:
 
     async def _copy(self, video_id: str, variant: str, name: str, media_type: str) -> bytes:
         """Into the run's folder: what retention deletes in the service stays there."""
-        content = await self.window.insist(lambda: self.service.content(video_id, variant))
+        content = await self._ask_about(video_id, lambda: self.service.content(video_id, variant))
         key, objects = self.output.key(name), self.output.objects
         await self.window.insist(lambda: asyncio.to_thread(objects.put, key, content, media_type))
         return content
@@ -177,9 +201,7 @@ def _selected(video: Video) -> dict[str, Any]:
 
 
 def _is_lost(video: Video) -> bool:
-    if video["status"] == "completed":
-        return not _selected(video)["kept"]
-    return bool(video["status"] == "cancelled")
+    return is_lost(video["status"], _selected(video).get("kept", False))
 
 
 def _score(video: Video) -> float:
@@ -187,7 +209,7 @@ def _score(video: Video) -> float:
     return _selected(video).get("score") or 0.0
 
 
-def _spent(videos: Sequence[Video]) -> dict[str, Any]:
+def _spent(videos: Iterable[Video]) -> dict[str, Any]:
     """What a row has taken of GPUs: of all its videos, those that were not good enough included."""
     usages = [video["usage"] for video in videos if video["usage"]]
     if not usages:
@@ -200,7 +222,7 @@ def _spent(videos: Sequence[Video]) -> dict[str, Any]:
     }
 
 
-def _facts(video: Video, ended: Sequence[Video]) -> dict[str, Any]:
+def _facts(video: Video, ended: Iterable[Video]) -> dict[str, Any]:
     """Columns of the result, as far as they are known for a video that ended so; `ended`: all that
     were asked for in the row's name."""
     width, height = map(int, video["size"].split("x"))

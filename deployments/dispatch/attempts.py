@@ -1,4 +1,4 @@
-"""The attempts under way: each runs its journey, and its end is written to the job table."""
+"""The attempts under way: each runs its journey, and what came of it becomes its end."""
 
 import asyncio
 import logging
@@ -6,9 +6,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import chain, repeat
 
 from deployments.denoiser import Denoised
+from deployments.dispatch.ends import End, Ends
 from deployments.dispatch.fleet import Fleet
 from deployments.dispatch.foresight import Foresight
 from deployments.dispatch.journey import Journey, Stages
@@ -18,29 +18,21 @@ from deployments.dispatch.tally import count_start, count_video
 from deployments.dispatch.trail import followed
 from deployments.dispatch.verdict import Retry, Verdict, judge
 from diffusion.errors import OutOfMemory
+from diffusion.params import SamplingParams
 from monitoring import metrics
 from monitoring.stages import StageCall
 from monitoring.tracing import span
-from storage.errors import (
-    IllegalTransition,
-    ResultPurged,
-    StaleAttempt,
-    StorageError,
-    StoreUnavailable,
-)
+from storage.errors import ResultPurged
 from storage.job_contract import JobStore, Progress
 from storage.jobs import Attempt, Job, JobEvent, Stage
 
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 60.0
-_WAITS_S = (0.5, 1, 2, 4, 8, 8, 8, 8)
-"""Between two tries to write an end; the last one again and again."""
-_WITH_RESULT = ("completed", "reused")
+_MOST_LINGERING = 1000
+"""Each beat renews the lease of each. Who deletes and orders again any faster than that waits for
+the Housekeeper, and others behind them."""
 _PURGED = "result_purged"
-
-Write = Callable[..., object]
-"""A way out of an attempt: JobStore.complete, fail or release, waiting for (attempt, events=…)."""
 
 
 class Attempts:
@@ -55,7 +47,6 @@ class Attempts:
         stages: Stages,
         changed: Callable[[], object],
     ):
-        self._jobs = jobs
         self._results = results
         self._fleet = fleet
         self._foresight = foresight
@@ -70,10 +61,11 @@ class Attempts:
         self._completed = 0  # jobs
         self._waited: dict[str, int] = {}  # jobs completed when a job last failed for the cluster
         self.suspects = Suspects()
+        self._ends = Ends(jobs, results, self._untold, self._linger, self.forget)
 
     def __len__(self) -> int:
-        """Those that have work ahead of them."""
-        return len(self._tasks) - len(self._lingering)
+        """Those that have work ahead of them, and those that linger beyond the most that may."""
+        return len(self._tasks) - min(len(self._lingering), _MOST_LINGERING)
 
     @property
     def tasks(self) -> Sequence["asyncio.Task[None]"]:
@@ -95,10 +87,11 @@ class Attempts:
         attempt = job.current_attempt
         self.stop(job.id)  # an earlier one, whose lease ran out under us, owns nothing now
         if job.tier:
-            self._fleet.enter(job, job.tier)
+            work = self._run(job, self._fleet.enter(job, job.tier))
             self._foresight.begin(job)
             count_start(job, job.tier)
-        work = self._run(job) if job.tier else self._turn_away(job)
+        else:
+            work = self._turn_away(job)
         self._under_way[attempt] = job
         self._tasks[attempt] = asyncio.create_task(work)
         self._tasks[attempt].add_done_callback(lambda _: self._ended(attempt))
@@ -114,9 +107,11 @@ class Attempts:
         self._waited.pop(job_id, None)
 
     def cancel(self, attempts: Iterable[Attempt]) -> None:
+        """Each goes back to the queue, once it has begun: a task that has not would just vanish,
+        and its job wait for the lease to run out."""
         for attempt in attempts:
             if task := self._tasks.get(attempt):
-                task.cancel()
+                asyncio.get_running_loop().call_soon(task.cancel)
 
     def strand(self, attempts: Iterable[Attempt]) -> None:
         """Cancel these: no replica of their tier is left, and nothing would say so."""
@@ -158,46 +153,49 @@ class Attempts:
         self._fleet.leave(attempt)
         self._changed()
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job, sampling: SamplingParams) -> None:
         with followed(job) as call:
-            outcome, write = await self._outcome(job, call)
+            end = await self._end_of(job, sampling, call)
             with span("recording", call.traceparent):
-                outcome = await self._write(job, outcome, write)
+                try:
+                    outcome = await self._ends.write(job, end)
+                except asyncio.CancelledError:
+                    if job.current_attempt not in self._lingering:
+                        raise
+                    outcome = await self._ends.write(job, self._ends.released("purged", False))
         if outcome == "completed":
             self._foresight.completed(job.current_attempt)
-        if outcome != "released":
-            self.forget(job.id)
 
     async def _turn_away(self, job: Job) -> None:
         """The tiers have changed since the job was accepted."""
         message = "no tier of this cluster has the memory for it any more"
-        write = partial(self._jobs.fail, code="does_not_fit", message=message)
-        await self._write(job, "failed", write)
+        await self._ends.write(job, self._ends.failed("does_not_fit", message))
 
-    async def _outcome(self, job: Job, call: StageCall) -> tuple[str, Write]:
-        """Run the job; how it ended, and the write that records it."""
+    async def _end_of(self, job: Job, sampling: SamplingParams, call: StageCall) -> End:
+        """Run the job, and say how that ended."""
         try:
             if video := await self._results.find(job.request):
-                return "reused", partial(self._jobs.complete, video=video)
-            video = await self._journey(job, call).run(self._fleet.tiers[job.tier or ""].denoiser)
+                return self._ends.completed(video, "reused")
+            journey = self._journey(job, sampling, call)
+            video = await journey.run(self._fleet.tiers[job.tier or ""].worker)
         except asyncio.CancelledError:
-            return "released", self._released("worker_lost", charge=False)
+            return self._ends.released("worker_lost", charge=False)
         except OutOfMemory as error:
             if rung := self._fleet.step_down(job, self._denoising_tier(job)):
                 self._note(job, JobEvent(time.time(), *rung))
-                return "released", self._released("out_of_memory", charge=False)
-            return "failed", self._failed(error)
+                return self._ends.released("out_of_memory", charge=False)
+            return self._failed(error)
         except Exception as error:
             verdict = judge(error)
             log.warning("job %s attempt %d: %s", job.id, job.attempt, verdict, exc_info=error)
             if verdict.retry is Retry.NO:
-                return "failed", self._failed(error)
+                return self._failed(error)
             self._note(job, JobEvent(time.time(), verdict.code, verdict.message))
-            return "released", self._released(verdict.code, self._is_charged(job, verdict))
+            return self._ends.released(verdict.code, self._is_charged(job, verdict))
         count_video(job, job.tier or "", video)
         self._pause = (0.0, 0.0, "")
         self._completed += 1
-        return "completed", partial(self._jobs.complete, video=video)
+        return self._ends.completed(video)
 
     def _is_charged(self, job: Job, verdict: Verdict) -> bool:
         """Whether the failure counts against the job, and a pause where the cluster is unwell."""
@@ -213,70 +211,28 @@ class Attempts:
             return self.suspects.lost(job.id, step)
         return verdict.retry is Retry.CHARGED
 
-    def _journey(self, job: Job, call: StageCall) -> Journey:
+    def _journey(self, job: Job, sampling: SamplingParams, call: StageCall) -> Journey:
         attempt, tier = job.current_attempt, job.tier or ""
-        sampling = self._fleet.tiers[tier].clips[attempt].sampling
 
         def report(stage: Stage, step: int) -> None:
             self._at[attempt] = stage, step
             self._foresight.enter(attempt, stage)
             self._fleet.note_step(attempt, step)
 
-        def denoised(result: Denoised) -> None:
+        def freed(result: Denoised | None) -> None:
             self._fleet.leave(attempt)
-            if seconds := result.timings["denoising"]:
+            if result and (seconds := result.timings["denoising"]):
                 self._fleet.cost.observe(tier, sampling, result.resumed_at, seconds)
             self._changed()
 
         note = partial(self._note, job)
         silence_s = self._fleet.tiers[tier].config.stall_s
-        return Journey(self._stages, job, call, sampling, report, note, denoised, silence_s)
+        return Journey(self._stages, job, call, sampling, report, note, freed, silence_s)
 
     def _denoising_tier(self, job: Job) -> str | None:
         """The tier that has the job; None once it is in a stage behind the denoisers."""
         tier = self._fleet.tiers[job.tier or ""]
         return tier.config.name if job.current_attempt in tier.clips else None
-
-    async def _write(self, job: Job, outcome: str, write: Write) -> str:
-        """Record the end, however long the table is away: what was paid for is not lost. Returns
-        how it ended in the table."""
-        attempt, again = job.current_attempt, False
-        for tried, wait_s in enumerate(chain(_WAITS_S, repeat(_WAITS_S[-1]))):
-            try:
-                if again and outcome in _WITH_RESULT:
-                    outcome, write = await self._look_again(job, outcome)
-                again = True
-                await asyncio.to_thread(write, attempt, events=tuple(self._events[attempt]))
-            except (StaleAttempt, IllegalTransition):
-                outcome = "stale"
-            except ResultPurged as purged:
-                self._linger(job, purged)
-                try:
-                    await asyncio.sleep(wait_s)
-                except asyncio.CancelledError:  # whatever ends it, it goes back
-                    outcome, write = "released", self._released("purged", charge=False)
-                continue
-            except StoreUnavailable:
-                log.exception("the end of %s is not written yet", job.id)
-                if outcome != "released" or tried < len(_WAITS_S):
-                    await asyncio.sleep(wait_s)
-                    continue
-                outcome = "unrecorded"  # its lease will run out: the same, only later
-            except StorageError:
-                log.exception("the end of %s cannot be written; its lease will run out", job.id)
-                outcome = "unrecorded"
-            break
-        metrics.ATTEMPTS.inc(tags={"outcome": outcome})
-        log.info("job %s attempt %d: %s", job.id, job.attempt, outcome, extra={"outcome": outcome})
-        return outcome
-
-    async def _look_again(self, job: Job, outcome: str) -> tuple[str, Write]:
-        """The end as it is now: a result may have been purged since it was found or made, and the
-        table know nothing of that any more. Raises StoreUnavailable and StoreMisconfigured."""
-        video = await self._results.find(job.request)
-        if video is None:
-            return "released", self._released("purged", charge=False)
-        return outcome, partial(self._jobs.complete, video=video)
 
     def _linger(self, job: Job, purged: ResultPurged) -> None:
         """It holds no slot and keeps its lease, until the purge is over."""
@@ -291,16 +247,16 @@ class Attempts:
         self._fleet.leave(attempt)
         self._changed()
 
+    def _untold(self, attempt: Attempt) -> Sequence[JobEvent]:
+        return tuple(self._events[attempt])
+
     def _note(self, job: Job, event: JobEvent) -> None:
         metrics.JOB_EVENTS.inc(tags={"kind": event.kind})
         self._events[job.current_attempt].append(event)
 
-    def _released(self, reason: str, charge: bool) -> Write:
-        return partial(self._jobs.release, reason=reason, charge=charge)
-
-    def _failed(self, error: Exception) -> Write:
+    def _failed(self, error: Exception) -> End:
         verdict = judge(error)
-        return partial(self._jobs.fail, code=verdict.code, message=verdict.message)
+        return self._ends.failed(verdict.code, verdict.message)
 
     def _take_a_break(self, reason: str) -> None:
         """Start nothing for a while, twice as long each time until a job succeeds."""

@@ -28,13 +28,21 @@ class Replicas:
     """Of one deployment, as Serve's controller counts them."""
 
     running: int
-    leaving: int = 0  # they still serve what they have: their node drains, or Serve looks again
+    leaving: int = 0  # they take no more, and still serve what they have
+    starting: int = 0  # or wait for a node that has room
 
     @classmethod
     def of(cls, states: Mapping[str, int]) -> "Replicas":
-        """`states`: replicas by Serve's ReplicaState."""
-        leaving = ("PENDING_MIGRATION", "RECOVERING", "UPDATING")
-        return cls(states.get("RUNNING", 0), sum(states.get(state, 0) for state in leaving))
+        """`states`: replicas by Serve's ReplicaState. One that stops is not cut off: Serve (2.60,
+        `Replica._perform_graceful_shutdown`) waits for its requests, for `drain_s` at most, and a
+        denoiser hands its clips out as soon as it is told. One that has died leaves that state
+        within a round of the controller."""
+        leaving = ("PENDING_MIGRATION", "RECOVERING", "UPDATING", "STOPPING")
+        return cls(
+            states.get("RUNNING", 0),
+            sum(states.get(state, 0) for state in leaving),
+            states.get("STARTING", 0),
+        )
 
     @property
     def are_gone(self) -> bool:
@@ -52,11 +60,11 @@ class Clip:
 
 
 class Tier:
-    """One deployment of the Denoiser."""
+    """One deployment of the Denoiser, or the CameraRenderer."""
 
     def __init__(self, config: TierConfig, denoiser: DeploymentHandle):
         self.config = config
-        self.denoiser = denoiser.options(stream=True)
+        self.worker = denoiser.options(stream=True) if config.denoises else denoiser
         self.replica_handle = denoiser
         self.replicas = config.min_replicas  # that run, and take clips
         self.is_gone = False  # not even one that leaves is left
@@ -83,6 +91,7 @@ class Fleet:
         }
         self.cost = cost
         self.missing: list[str] = []  # deployments that should have a replica and have none
+        self.starting: Mapping[str, int] = {}  # replicas that do not run yet, by deployment
         self._floor = floor
         self._ladders: dict[str, Ladder] = {}  # of jobs that ran out of memory, by id
         self._queued: Mapping[tuple[str, Priority], Work] | None = None  # since the first plan
@@ -111,10 +120,11 @@ class Fleet:
         for tier in self.tiers.values():
             found = counts.get(tier.config.deployment_name, Replicas(0))
             tier.replicas, tier.is_gone = found.running, found.are_gone
+        self.starting = {name: found.starting for name, found in counts.items()}
         may_be_empty = {
             tier.config.deployment_name
             for tier in self.tiers.values()
-            if self._some_tier_runs or tier.config.min_replicas == 0
+            if tier.config.min_replicas == 0 or (tier.config.denoises and self._some_tier_runs)
         }
         self.missing = [
             name for name, found in counts.items() if not found.running and name not in may_be_empty
@@ -124,7 +134,12 @@ class Fleet:
         """Attempts that wait for a tier whose last replica is gone, while another tier runs."""
         if not self._some_tier_runs:
             return ()
-        return [attempt for tier in self.tiers.values() if tier.is_gone for attempt in tier.clips]
+        return [
+            attempt
+            for tier in self.tiers.values()
+            if tier.is_gone and tier.config.denoises  # another cannot render instead
+            for attempt in tier.clips
+        ]
 
     async def hand_out(self) -> None:
         """Have the denoisers save every clip and give it back: their calls end as Preempted."""
@@ -267,7 +282,8 @@ class Fleet:
 
     @property
     def _some_tier_runs(self) -> bool:
-        return any(tier.replicas for tier in self.tiers.values())
+        """Of those that denoise."""
+        return any(tier.replicas for tier in self.tiers.values() if tier.config.denoises)
 
 
 def _candidate(job: Job, seconds: Mapping[str, float]) -> Candidate:

@@ -16,7 +16,11 @@ log = logging.getLogger(__name__)
 
 _NEWEST_WEIGHT = 0.2
 _PREDICTIONS = 100
-_AFTER = {Stage.ENCODING: Stage.DENOISING, Stage.DECODING: Stage.ENCODING_VIDEO}
+_AFTER = {
+    Stage.ENCODING: Stage.WAITING_DENOISER,
+    Stage.DECODING: Stage.ENCODING_VIDEO,
+    Stage.ENCODING_VIDEO: Stage.STORING,
+}
 
 
 @dataclass(slots=True)
@@ -27,6 +31,7 @@ class _Course:
     predicted_at: float | None
     stage: Stage
     entered_at: float
+    frames_share: float  # CostModel.encode_share
 
 
 class Foresight:
@@ -50,7 +55,8 @@ class Foresight:
         now = self._clock()
         left_s = eta_s(job, self.snapshot(), self._fleet.cost, None, now)
         predicted_at = None if left_s is None else now + left_s
-        self._courses[job.current_attempt] = _Course(now, predicted_at, Stage.ENCODING, now)
+        share = self._fleet.cost.encode_share(job.request.sampling)
+        self._courses[job.current_attempt] = _Course(now, predicted_at, Stage.ENCODING, now, share)
 
     def predicted_at(self, attempt: Attempt) -> float | None:
         """When it should end, as foreseen when it was leased; Unix seconds."""
@@ -63,13 +69,16 @@ class Foresight:
         if stage is course.stage:
             return
         if _AFTER.get(course.stage) is stage:
-            self._learn(course.stage, now - course.entered_at)
+            seconds = now - course.entered_at
+            if course.stage is Stage.ENCODING:  # of text and photo, which all clips have
+                seconds -= course.frames_share * self._stage_s.get(Stage.DECODING, 0.0)
+            self._learn(course.stage, max(0.0, seconds))
         course.stage, course.entered_at = stage, now
 
     def completed(self, attempt: Attempt) -> None:
         """It made its video: measure how far off the prediction was."""
         course, now = self._courses[attempt], self._clock()
-        if course.stage is Stage.ENCODING_VIDEO:
+        if course.stage is Stage.STORING:
             self._learn(course.stage, now - course.entered_at)
         if course.predicted_at is not None:
             real_s = now - course.leased_at

@@ -27,7 +27,8 @@ class Results:
         key = keys.result_key(request.tenant, request.result_id)
         read = asyncio.get_running_loop().run_in_executor(self._threads, self._objects.get, key)
         try:
-            return VideoFile.from_json(await asyncio.wait_for(read, _PATIENCE_S))
+            async with asyncio.timeout(_PATIENCE_S):  # wait_for may swallow a cancel
+                return VideoFile.from_json(await read)
         except ObjectNotFound:
             return None
         except TimeoutError:

@@ -38,6 +38,8 @@ class Tally:
             cost = hourly / 3600 * state.replicas * (self._paid_at - paid_at)
             if cost:
                 metrics.COST.inc(cost, tags=tier)
+        for deployment, starting in self._fleet.starting.items():
+            metrics.REPLICAS_STARTING.set(starting, tags={"deployment": deployment})
         for priority, line in (lines or {}).items():
             waits = {"priority": priority.value}
             age_s = 0.0 if line.oldest_at is None else max(0.0, time.time() - line.oldest_at)

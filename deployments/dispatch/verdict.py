@@ -1,6 +1,7 @@
 """What the end of an attempt means: the contract's error code, the words, and whether to go on."""
 
 import errno
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -23,6 +24,9 @@ INFRASTRUCTURE = (StoreUnavailable, StoreMisconfigured, DeploymentUnavailableErr
 
 WORKER_LOST = (ray.exceptions.RayActorError,)
 """The replica that ran a stage died; what it was given is still there."""
+
+_FRAME = re.compile(r'^\s*File "(.+?)", line', re.MULTILINE)
+_CALLS_STAGES = "ray/serve/_private/replica.py"  # Serve 2.60: `UserCallableWrapper`
 
 _ATTEMPT_LOST = (*WORKER_LOST, ray.exceptions.ObjectLostError, RayServeException)
 
@@ -47,6 +51,9 @@ def judge(error: Exception) -> Verdict:
     said = str(getattr(error, "cause", error)).partition("\n")[0]
     if isinstance(error, INFRASTRUCTURE):
         return Verdict("store_unavailable", said, Retry.LATER)
+    if _call_failed(error):
+        message = "a call between two deployments failed; they may be of different releases"
+        return Verdict("internal", message, Retry.LATER)
     if isinstance(error, OutOfMemory):
         return Verdict("out_of_memory", said, Retry.NO)
     if isinstance(error, VideoError):
@@ -71,3 +78,15 @@ def judge(error: Exception) -> Verdict:
     if isinstance(error, StorageError):
         return Verdict("internal", said, Retry.NO)
     return Verdict("internal", "the server failed; its log has the reason", Retry.NO)
+
+
+def _call_failed(error: Exception) -> bool:
+    """Whether it is the call that failed, and not the stage: Ray cannot read what was sent, here or
+    there, or Serve finds that the method does not take it or does not answer in this way. So it is
+    where two releases meet, until one is gone."""
+    if isinstance(error, ray.exceptions.RaySystemError):
+        return True
+    if not (isinstance(error, TypeError) and isinstance(error, ray.exceptions.RayTaskError)):
+        return False
+    raised_in = _FRAME.findall(str(error))[-1:]  # of a call that does not fit: the caller's frame
+    return any(file.endswith(_CALLS_STAGES) for file in raised_in)

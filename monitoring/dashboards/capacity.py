@@ -62,11 +62,11 @@ CAPACITY = Dashboard(
                     [
                         Query(latest("tier_replicas", "tier"), "{{tier}} ready"),
                         Query(
-                            "max by (deployment) (ray_serve_autoscaling_target_replicas"
-                            f'{{{_OURS}, deployment=~"Denoiser.*"}})',
-                            "{{deployment}} wanted",
+                            latest("replicas_starting", "deployment", 'deployment=~"Denoiser.*"'),
+                            "{{deployment}} starting",
                         ),
                     ],
+                    "Those that start are wanted and do not run yet.",
                 ),
                 Panel(
                     "Jobs in flight",
@@ -95,6 +95,12 @@ CAPACITY = Dashboard(
                             "{{deployment}}",
                         )
                     ],
+                ),
+                Panel(
+                    "Replicas that start",
+                    "none",
+                    [Query(latest("replicas_starting", "deployment"), "{{deployment}}")],
+                    "Wanted, and not there: for long only where no node has room, or they die.",
                 ),
                 Panel(
                     "Calls at work",

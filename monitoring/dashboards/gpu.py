@@ -94,7 +94,8 @@ GPU = Dashboard(
                             "{{Hostname}} {{gpu}}",
                         )
                     ],
-                    "By dcgm-exporter where it is installed; the number is NVIDIA's, 0 is none.",
+                    "By dcgm-exporter where it is installed; the number is NVIDIA's, 0 is none. It"
+                    " stands until another one comes.",
                     red_above=1,
                 ),
             ],

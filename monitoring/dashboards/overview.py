@@ -3,6 +3,7 @@
 from monitoring.dashboards.panel import Dashboard, Panel, Query, Row
 from monitoring.dashboards.promql import (
     API_GOAL,
+    CREATION,
     IN_TIME_GOAL,
     IN_TIME_S,
     JOBS_GOAL,
@@ -26,6 +27,7 @@ def _burn(title: str, share: dict[str, str], goal: float, description: str) -> P
         "none",
         [Query(f"({expr}) / {budget:.3g}", window) for window, expr in share.items()],
         f"{description} 1 uses up the budget of 30 days in 30 days; {_PAGE_AT} over 1 h pages.",
+        width=6,
         red_above=_PAGE_AT,
     )
 
@@ -42,7 +44,7 @@ OVERVIEW = Dashboard(
                     "API requests served",
                     "percentunit",
                     [Query(f"1 - {api_errors('$__range')}", "served")],
-                    f"Not answered by a 5xx; goal {API_GOAL:.1%}. A 503 is load shed on purpose and"
+                    f"Not answered by a 5xx; goal {API_GOAL:.1%}. Load shed on purpose by a 503"
                     " counts under Refused instead.",
                     kind="stat",
                     width=4,
@@ -58,10 +60,10 @@ OVERVIEW = Dashboard(
                     red_below=JOBS_GOAL,
                 ),
                 Panel(
-                    f"Interactive videos within {IN_TIME_S} s",
+                    f"Videos within {IN_TIME_S} s",
                     "percentunit",
                     [Query(f"1 - ({late_jobs('$__range')})", "in time")],
-                    f"From accepted to visible; goal {IN_TIME_GOAL:.0%}.",
+                    f"Interactive ones, from accepted to visible; goal {IN_TIME_GOAL:.0%}.",
                     kind="stat",
                     width=4,
                     red_below=IN_TIME_GOAL,
@@ -88,7 +90,7 @@ OVERVIEW = Dashboard(
                     "Version",
                     "none",
                     [Query("count by (version) (ray_shopreel_build_info)", "{{version}}")],
-                    "Processes that report each version: two of them while a rollout is under way.",
+                    "Replicas that report each version: two versions while a rollout is under way.",
                     kind="stat",
                     width=4,
                 ),
@@ -101,7 +103,13 @@ OVERVIEW = Dashboard(
                     "API availability",
                     {window: api_errors(window) for window in _WINDOWS},
                     API_GOAL,
-                    "Share of 5xx less 503, over the budget.",
+                    "Share of 5xx, load shed on purpose apart, over the budget.",
+                ),
+                _burn(
+                    "Creation of videos",
+                    {window: api_errors(window, CREATION) for window in _WINDOWS},
+                    API_GOAL,
+                    "The same of POST /v1/videos alone, over the same budget.",
                 ),
                 _burn(
                     "Job success",

@@ -7,6 +7,10 @@ JOBS_GOAL = 0.99
 IN_TIME_GOAL = 0.95
 IN_TIME_S = 120  # a bucket of shopreel_job_duration_seconds
 
+CREATION = 'route="/v1/videos", method="POST"'
+"""Requests for videos. Polls are so many more that among them the loss of all of these hardly
+shows."""
+
 CALLERS_FAULTS = "image_.*|does_not_fit|deadline_exceeded"
 """Error codes of what callers asked for. A queue that is too slow for their deadlines shows as late
 jobs."""
@@ -42,10 +46,11 @@ def or_zero(expr: str) -> str:
     return f"({expr} or vector(0))"
 
 
-def api_errors(window: str) -> str:
-    """Share of HTTP requests that failed by our fault; load shed by a 503 has its own panel."""
-    bad = rate("http_requests_total", labels='code=~"5..", code!="503"', window=window)
-    return f"{or_zero(bad)} / {rate('http_requests_total', window=window)}"
+def api_errors(window: str, of: str = "") -> str:
+    """Share of HTTP requests that failed by our fault; load shed on purpose has its own panel."""
+    labels = ", ".join(filter(None, (of, 'code=~"5..", shed!="yes"')))
+    bad = rate("http_requests_total", labels=labels, window=window)
+    return f"{or_zero(bad)} / {rate('http_requests_total', labels=of, window=window)}"
 
 
 def failed_jobs(window: str) -> str:

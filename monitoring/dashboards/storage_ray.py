@@ -48,6 +48,19 @@ STORAGE_RAY = Dashboard(
                     [Query(latest("checkpoint_age_seconds", "tier"), "{{tier}}")],
                     "What a clip in flight would have to do again if its worker were lost now.",
                 ),
+                Panel(
+                    "Audit of results",
+                    "s",
+                    [
+                        Query(
+                            f"time() - {latest('audit_last_success_timestamp_seconds')}",
+                            "since it had looked at all",
+                        ),
+                        Query(latest("audit_lag_seconds"), "behind the jobs' ends"),
+                    ],
+                    "While it stands still, lost and duplicate results are not found.",
+                    red_above=1800,
+                ),
             ],
         ),
         Row(
@@ -138,6 +151,31 @@ STORAGE_RAY = Dashboard(
                         )
                     ],
                     red_below=0.1,
+                ),
+                Panel(
+                    "Volumes left",
+                    "percentunit",
+                    [
+                        Query(
+                            "min by (persistentvolumeclaim) ("
+                            'kubelet_volume_stats_available_bytes{namespace="shopreel"}'
+                            ' / kubelet_volume_stats_capacity_bytes{namespace="shopreel"})',
+                            "{{persistentvolumeclaim}}",
+                        )
+                    ],
+                    "Of Kubernetes; by the kubelets, where Prometheus scrapes them.",
+                    red_below=0.1,
+                ),
+                Panel(
+                    "Answered from outside",
+                    "none",
+                    [
+                        Query(
+                            'min by (instance) (probe_success{job="shopreel-probe"})',
+                            "{{instance}}",
+                        )
+                    ],
+                    "By blackbox-exporter through the ingress (cluster/kubernetes/probe.yaml).",
                 ),
             ],
         ),

@@ -31,15 +31,15 @@ class QueryRefused(PrometheusError):
 class Window:
     """A stretch of time, looked at every `step_s`."""
 
-    end: float  # Unix seconds, a multiple of step_s: the same page twice asks the same
+    end: float  # Unix seconds
     length_s: float
     step_s: float
 
     @classmethod
     def ending(cls, now: float, length_s: float) -> "Window":
-        """The last `length_s` seconds before `now` (Unix), in steps that a page can show."""
-        step_s = max(_FINEST_STEP_S, length_s / _MOST_POINTS)
-        return cls(now // step_s * step_s, length_s, step_s)
+        """The last `length_s` seconds before `now` (Unix), in steps that a page can show. It ends
+        with now and not with a step: figures beside an alert must be as new as the alert."""
+        return cls(now, length_s, max(_FINEST_STEP_S, length_s / _MOST_POINTS))
 
     @property
     def start(self) -> float:

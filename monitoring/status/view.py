@@ -13,7 +13,8 @@ from monitoring.status.units import formatted
 _COLUMN_PX, _ROW_PX, _GAP_PX = 49.0, 30.0, 8.0  # of Grafana's grid, on a page of 1400 px
 _HEAD_PX, _LEGEND_LINE_PX, _LETTER_PX = 42.0, 17.0, 6.4
 _LEGEND_LINES = 5  # of .legend in page.css
-_WITH_HIGHEST = 6  # lines; of more, the highest values take the room of the names
+_WITH_HIGHEST = 6  # lines; of more, the highest values take the room of the names, and those that
+# are 0 throughout are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class View:
     problem: str = ""
     chart: str = ""  # SVG
     legend: Sequence[Legend] = ()
+    zeros: int = 0  # series that the legend leaves out
     figures: Sequence[Figure] = ()
 
 
@@ -62,7 +64,7 @@ def view(reading: Reading, window: Window) -> View:
         case "timeseries":
             legend = _legend(panel, shown)
             chart = _chart(panel, shown, window, _lines(panel, legend))
-            return View(panel, hint, chart=chart, legend=legend)
+            return View(panel, hint, chart=chart, legend=legend, zeros=len(shown) - len(legend))
 
 
 def _chart(panel: Panel, shown: Sequence[Named], window: Window, legend_lines: int) -> str:
@@ -88,6 +90,8 @@ def _legend(panel: Panel, shown: Sequence[Named]) -> list[Legend]:
     legend = []
     for number, named in enumerate(shown):
         values = _values(named.series)
+        if len(shown) > _WITH_HIGHEST and not any(values):
+            continue
         highest = formatted(max(values), panel.unit) if len(shown) <= _WITH_HIGHEST else ""
         last = formatted(values[-1], panel.unit)
         legend.append(Legend(named.name, number % charts.COLORS, last, highest))

@@ -1,9 +1,10 @@
 """`shopreel catalog …`: runs over a manifest, as Ray jobs, and what became of them."""
 
 import json
+import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,30 @@ from catalog.manifest.pinned import PinnedManifest
 from catalog.manifest.pinning import check, is_outdated
 from catalog.manifest.source import open_source
 from catalog.report.publish import FILES, published, write_report
-from catalog.results.errors import ResultsError
+from catalog.results.errors import KeyRefused, ResultsError
 from catalog.results.output import RunOutput
-from catalog.run.cancel import ask_to_cancel, forget_cancelling
+from catalog.run.cancel import ask_to_cancel, forget_cancelling, is_cancelled
 from catalog.run.errors import RunError
 from catalog.run.options import RunOptions
 from catalog.run.plan import read_plan
 from catalog.run.progress import read_progress
 from serve.catalog_driver import driver_command
 from serve.commands.catalog_cluster import Cluster, NoCluster
-from serve.commands.catalog_follow import RunEnded, follow_run, start, stop, words_on
+from serve.commands.catalog_follow import (
+    RunEnded,
+    follow_run,
+    start,
+    stop,
+    wait_for_end,
+    words_on,
+)
 from serve.config import ConfigError
 from storage.errors import StorageError
 
 console = Console(stderr=True)
+
+_PART = re.compile(r"part-(\d+)(?:\.r\d+)?\.parquet")
+_NO_NAMES = frozenset(("", ".", ".."))
 
 _FAULTS = (
     NoCluster,
@@ -56,7 +67,10 @@ def run_run(
         drivers, output = cluster.drivers(), cluster.output(asked.output_uri)
         command = driver_command(asked, tenant, cluster.dashboard_url)
         _tell_outdated(asked, cluster)
-        forget_cancelling(output)
+        if is_cancelled(output):
+            console.print("it was cancelled: a driver that has not left yet is waited for")
+            wait_for_end(asked.run_id, drivers)
+            forget_cancelling(output)
         started = start(asked, tenant, command, drivers, output)
         is_at_work = "started" if started else "is at work already"
         console.print(f"{asked.run_id} {is_at_work}; results: {asked.output_uri}", highlight=False)
@@ -86,6 +100,10 @@ def run_cancel(run: str, tenant: str, cluster: Cluster) -> None:
         plan, job = read_plan(output), drivers.find(output.run_id)
         if plan is None and job is None:
             raise NoCluster(f"no run has begun in {output.uri}")
+        said = published(output)
+        if job and job.has_succeeded and said and said.completed:
+            typer.echo(f"{output.run_id}: it had ended before")
+            return
         ask_to_cancel(output)
         # A driver that finds its run cancelled cancels its jobs; so one is needed for a dead one's.
         manifest_uri = job.manifest_uri if job else plan.manifest_uri if plan else ""
@@ -129,9 +147,8 @@ def run_report(run: str, out: Path, videos: bool, cluster: Cluster) -> None:
             raise NoCluster(f"no run has begun in {output.uri}")
         out.mkdir(parents=True, exist_ok=True)
         fetched = set(_fetched(output, "" if videos else "results/", out))
-        for path in (out / "results").glob("part-*.parquet"):
-            if path not in fetched:  # of an earlier report; its rows were tried again since
-                path.unlink()
+        for path in _outdated(fetched, out / "results"):
+            path.unlink()
         write_report(output, plan, out, time.time(), _stopped(output, cluster))
         typer.echo(f"{out / 'report.html'}  ({len(fetched) + len(FILES)} files)")
 
@@ -139,12 +156,24 @@ def run_report(run: str, out: Path, videos: bool, cluster: Cluster) -> None:
 def _fetched(output: RunOutput, under: str, out: Path) -> Iterator[Path]:
     for found in output.objects.iter_objects(output.key(under)):
         inside = found.key.removeprefix(f"{output.prefix}/")
-        if inside.startswith("_") or inside in FILES:
-            continue
+        if inside.startswith("_") or inside.endswith("/") or inside in FILES:
+            continue  # consoles make the second: folders
+        if not set(inside.split("/")).isdisjoint(_NO_NAMES):
+            raise KeyRefused(found.key)
         path = out / inside
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(output.objects.get(found.key))
         yield path
+
+
+def _outdated(fetched: Collection[Path], folder: Path) -> list[Path]:
+    """Parts of an earlier report whose rows were tried again since; other files are not ours."""
+    shards = {part[1] for path in fetched if (part := _PART.fullmatch(path.name))}
+    return [
+        path
+        for path in folder.glob("part-*.parquet")
+        if path not in fetched and (part := _PART.fullmatch(path.name)) and part[1] in shards
+    ]
 
 
 def _stopped(output: RunOutput, cluster: Cluster) -> str | None:
@@ -211,4 +240,4 @@ def _told() -> Iterator[None]:
         raise typer.Exit(2) from e
     except _FAULTS as e:
         console.print("[red]error:[/]", str(e), highlight=False, markup=False)
-        raise typer.Exit(1) from e
+        raise typer.Exit(e.exit_code if isinstance(e, RunEnded) else 1) from e

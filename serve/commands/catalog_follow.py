@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from catalog.results.output import RunOutput
 from catalog.run.options import RunOptions
 from catalog.run.progress import read_progress
-from catalog.run.submission import DriverJob, DriverJobs
+from catalog.run.submission import STOPPED, DriverJob, DriverJobs
 from storage.errors import StoreUnavailable
 
 _POLL_S = 1.0
@@ -23,7 +23,11 @@ _SIGN_OF_LIFE_S = 10.0
 
 
 class RunEnded(Exception):
-    """Before its end; says why."""
+    """Before its end; says why. `exit_code` is of the command that stood by."""
+
+    def __init__(self, why: str, exit_code: int = 1):
+        super().__init__(why)
+        self.exit_code = exit_code
 
 
 def start(
@@ -81,6 +85,7 @@ def follow_run(
                     console.print(told)
                 elif not job.is_at_work:
                     end = _end_of(job, drivers)
+                    stopped = job.exit_code == STOPPED
                     break
                 answered = time.monotonic()
             except (ConnectionError, RuntimeError):
@@ -88,7 +93,7 @@ def follow_run(
                     raise
         _show(bar, task, _known_progress(output) or {"done": 0})
     if end is not None:
-        raise RunEnded(end)
+        raise RunEnded(end, STOPPED if stopped else 1)
     return words_on(_known_progress(output) or {})
 
 
@@ -97,11 +102,17 @@ def stop(options: RunOptions, tenant: str, command: Sequence[str], drivers: Driv
     Raises RunEnded where none could, and what DriverJobs raise."""
     for _ in range(1 + _RESTARTS):
         drivers.start(options, tenant, command)  # unless one is at work
-        while (job := drivers.find(options.run_id)) is not None and job.is_at_work:
-            time.sleep(_POLL_S)
+        job = wait_for_end(options.run_id, drivers)
         if job is not None and not job.is_lost:
             return _end_of(job, drivers) or "it had ended before"
     raise RunEnded("none of its drivers could cancel its jobs: each was lost")
+
+
+def wait_for_end(run_id: str, drivers: DriverJobs) -> DriverJob | None:
+    """The run's last driver, once it is at work no more. Raises what DriverJobs raise."""
+    while (job := drivers.find(run_id)) is not None and job.is_at_work:
+        time.sleep(_POLL_S)
+    return job
 
 
 def words_on(progress: Mapping[str, Any]) -> str:

@@ -81,14 +81,15 @@ def _this_machine(loaded: "LoadedConfig", data: Path) -> Iterator[Check]:
 
 def _rollout(loaded: "LoadedConfig", address: str | None) -> Iterator[Check]:
     """For `serve deploy` and `kubectl apply`: of this machine only its connections count."""
+    from cluster.preflight_kuberay import check_ray_token, check_service, check_upgrade
     from cluster.preflight_stores import (
         check_bucket_clock,
         check_job_table,
         check_nodes_weights,
         check_secrets,
     )
-    from cluster.rollout import check_cluster, check_pools, check_service
-    from serve.config import ConfigError
+    from cluster.rollout import check_cluster, check_pools
+    from serve.config import ConfigError, ray_token
 
     app, service = loaded.app, loaded.service
     origins = {name: origin for name, _, origin in loaded.in_force()}
@@ -109,7 +110,9 @@ def _rollout(loaded: "LoadedConfig", address: str | None) -> Iterator[Check]:
         variables = {o.removeprefix("environment ") for o in origins.values() if " " in o}
         sqlite = app.job_store is not None and app.job_store.url.startswith("sqlite")
         port = loaded.http_address[1]
-        yield from check_service(service, port, variables, sqlite=sqlite, waits=app.wait_for_nodes)
+        yield check_ray_token(service.auth, ray_token())
+        yield from check_service(service, port, variables, waits=app.wait_for_nodes)
+        yield check_upgrade(service, app.deployments, sqlite=sqlite)
         yield from check_pools(service, app.deployments, app.tiers)
     if address is not None:
         yield from check_cluster(

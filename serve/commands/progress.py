@@ -7,9 +7,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 _WORDS = {
     "encoding": "reading photo and prompt",
+    "waiting_denoiser": "waiting for a turn at the UNet",
     "denoising": "denoising",
     "decoding": "decoding frames",
     "encoding_video": "encoding the video",
+    "storing": "storing the video",
     "waiting_storage": "waiting for the object store",
 }
 

@@ -44,13 +44,17 @@ def _print(health: Health, digest: list[tuple[str, str]], hours: float) -> None:
     console = Console(highlight=False)
     console.print(f"[bold {health.color}]{health.headline}[/]")
     console.print(f"{health.targets_said}, {health.rules_said}", style="dim")
-    troubles = Table.grid(padding=(0, 2))
     for alert in health.alerts:
+        color = "red" if alert.state == "firing" else "yellow"
+        severity, since = alert.labels.get("severity", ""), alert.active_at[:16].replace("T", " ")
         summary, runbook = (alert.annotations.get(word, "") for word in ("summary", "runbook"))
-        troubles.add_row(alert.state, f"[bold]{alert.name}[/]", escape(summary), runbook)
+        console.print(f"[{color}]{alert.state}[/] [bold]{alert.name}[/] {severity}, since {since}Z")
+        console.print(f"  {escape(summary)}", soft_wrap=True)
+        console.print(f"  {escape(runbook)}", style="dim", soft_wrap=True)
     for target in health.down:
-        troubles.add_row("down", target.instance, escape(target.last_error), "")
+        console.print(f"[red]down[/] [bold]{target.instance}[/]")
+        console.print(f"  {escape(target.last_error)}", style="dim", soft_wrap=True)
     figures = Table("", f"counts: last {hours:g} h", title_justify="left", box=None)
     for what, said in digest:
         figures.add_row(what, escape(said))
-    console.print(troubles, figures)
+    console.print(figures)

@@ -7,11 +7,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitoring import metrics
-from serve.errors import ERROR_CODE
+from serve.errors import ERROR_CODE, SHED
 
 _CREATION = ("POST", "/v1/videos")
 _REFUSED = (429, 503)
 _NO_ROUTE = "none"
+_PROBES = ("/healthz", "/readyz")  # no caller's; and the 503 of one is a right answer
 _EXPECTED_ERRORS = ("500", "503")  # shown as 0 from the start; other codes with the first of them
 
 
@@ -22,13 +23,17 @@ class CountAnswers:
     def __init__(self, app: ASGIApp, routes: Sequence[Route]):
         self._app, self._routes = app, routes
         for route in routes:
+            if route.path in _PROBES:
+                continue
             success = str(getattr(route, "status_code", None) or 200)
-            metrics.begin(
-                metrics.HTTP_REQUESTS,
-                route=[route.path],
-                method=(route.methods or set()) - {"HEAD"},
-                code=(success, *_EXPECTED_ERRORS),
-            )
+            for shed, codes in (("no", (success, *_EXPECTED_ERRORS)), ("yes", ("503",))):
+                metrics.begin(
+                    metrics.HTTP_REQUESTS,
+                    route=[route.path],
+                    method=(route.methods or set()) - {"HEAD"},
+                    code=codes,
+                    shed=[shed],
+                )
         metrics.begin(metrics.JOBS_CREATED, metrics.JOBS_REFUSED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,10 +50,13 @@ class CountAnswers:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route, method = self._template(scope["path"]), scope["method"]
+        if route in _PROBES:
+            return
         if method not in metrics.METHODS:
             method = metrics.OTHER_METHOD
         labels = {"route": route, "method": method}
-        metrics.HTTP_REQUESTS.inc(tags={**labels, "code": str(status)})
+        shed = "yes" if status == 503 and scope.get(ERROR_CODE) in SHED else "no"
+        metrics.HTTP_REQUESTS.inc(tags={**labels, "code": str(status), "shed": shed})
         if not _asks_to_wait(scope):
             metrics.HTTP_SECONDS.observe(seconds, tags=labels)
         if status in _REFUSED and (method, route) == _CREATION:

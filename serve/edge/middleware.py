@@ -18,10 +18,10 @@ _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 class RequestId:
     """Echo X-Request-Id, or make one (Ray Serve's proxy does so itself: `echo` false). An exception
     that nobody expected becomes a 500 here: Starlette's own place for that lies outside of us,
-    where the answer would carry no id."""
+    where the answer would carry no id. `trust_callers`: whether their traces are gone on with."""
 
-    def __init__(self, app: ASGIApp, echo: bool):
-        self._app, self._echo = app, echo
+    def __init__(self, app: ASGIApp, echo: bool, trust_callers: bool):
+        self._app, self._echo, self._trust_callers = app, echo, trust_callers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,7 +41,7 @@ class RequestId:
                     message["headers"] = [*message.get("headers", []), echoed]
             await send(message)
 
-        with tracked(scope, request_id.decode()) as answer:
+        with tracked(scope, scope["request_id"], trust_caller=self._trust_callers) as answer:
             try:
                 return await self._app(scope, receive, send_with_id)
             except Exception as error:

@@ -38,18 +38,20 @@ class Answer:
 
 
 @contextmanager
-def tracked(scope: Scope, request_id: str) -> Iterator[Answer]:
+def tracked(scope: Scope, request_id: str, *, trust_caller: bool) -> Iterator[Answer]:
     """Puts the Origin into `scope`, and the request id on every line that is written on the way.
+    `trust_caller`: that the span goes on with its trace, and is kept or not as that is.
 
-    Reads are polls above all: their lines are for debugging, and they have a span only where their
-    caller traces them.
+    Reads are polls above all: their lines are for debugging, and they have a span only where a
+    caller who is trusted traces them.
     """
-    method, parent = scope["method"], dict(scope["headers"]).get(b"traceparent")
+    method, caller = scope["method"], _traceparent(scope)
     is_read = method in _READS
     span: Span = INVALID_SPAN
-    if parent is not None or not is_read:
-        caller = None if parent is None else parent.decode("latin-1")
+    if trust_caller and caller is not None:
         span = begin_span(method, caller, kind=SpanKind.SERVER)
+    elif not is_read:
+        span = begin_span(method, None, kind=SpanKind.SERVER, link=caller)
     scope[ORIGIN] = Origin(request_id, traceparent(span))
     answer, begun = Answer(), time.perf_counter()
     try:
@@ -78,12 +80,17 @@ def tell_created(job: Job) -> None:
         "priority": request.priority,
         "preset": request.preset,
         "shapes": {"frames": (sampling.num_frames, sampling.height, sampling.width, 3)},
-        "steps": sampling.num_inference_steps,
+        "steps": sampling.unet_steps,
         "candidates": request.candidates,
         "batch": request.batch_id,
         "prompt_sha256": digest(sampling.prompt),
     }
     log.info("created", extra=fields)
+
+
+def _traceparent(scope: Scope) -> str | None:
+    given = dict(scope["headers"]).get(b"traceparent")
+    return None if given is None else given.decode("latin-1")
 
 
 def _end(span: Span, told: Mapping[str, Any]) -> None:

@@ -31,13 +31,13 @@ Prefer = Annotated[
     str | None,
     Header(
         description=f"`wait=N` holds the answer back until the video has ended, {_LONGEST_WAIT_S} s"
-        " at most. Going away cancels nothing."
+        " at most, or until the server restarts. Going away cancels nothing."
     ),
 ]
 _EVENTS = (
     "a `status` event (VideoStatus of serve.services.events, as JSON) per change, the last one at"
     " the end; while it is queued, also when its place or ETA has changed, with the same id. Ends"
-    " early when the API key is revoked"
+    " early when the API key is revoked, and when the server restarts: `Last-Event-ID` resumes it"
 )
 _CREATED = "accepted; ended already (waited for, or the same video was made before)"
 

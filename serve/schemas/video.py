@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.eta import Eta
 from diffusion.params import Priority
+from serve.schemas.camera import CameraMotion
 from serve.schemas.candidate import Candidate
-from storage.jobs import Feedback, Job, JobEvent, JobStatus, Select
+from storage.jobs import NOTHING_GENERATED, Feedback, Job, JobEvent, JobStatus, Select, Stage
 
 MEMORY_LADDER = (
     "decode_chunk",
@@ -29,6 +30,7 @@ class VideoError(BaseModel):
 
 
 class Usage(BaseModel):
+    unet_steps: int = Field(description="that were run, of all candidates")
     gpu_seconds: float = Field(description="seconds in the denoiser, of all candidates")
     peak_vram_bytes: int | None = Field(
         description="held on the denoiser's GPU during their steps, its weights and whoever shared"
@@ -47,6 +49,7 @@ class Usage(BaseModel):
         known = all(tier in hourly for s, tier in seconds if s)
         peaks = [part.result.peak_vram_bytes or 0 for part in made if part.result]
         return cls(
+            unet_steps=sum(part.request.sampling.unet_steps for part in made),
             gpu_seconds=sum(s for s, _ in seconds),
             peak_vram_bytes=max(peaks, default=0) or None,
             cost=sum(costs) if known else None,
@@ -101,9 +104,9 @@ class Video(BaseModel):
     seconds: str
     remixed_from_video_id: str | None = None
     error: VideoError | None
-    stage: str | None
+    stage: str | None = Field(description=f"while it is in progress: {', '.join(Stage)}")
     step: int = Field(description="denoising steps done, of all candidates")
-    steps: int
+    steps: int = Field(description="those to do; fewer than asked for by their motion_strength")
     queue_position: int | None = Field(
         description="of the first clip that waits: clips served before it; exact among the first"
         " 500 of a priority, further back within 64 and up to a second old"
@@ -130,6 +133,20 @@ class Video(BaseModel):
     fps: float = Field(description="playback rate of generated frames")
     output_num_frames: int = Field(description="in the file, interpolated ones included")
     output_fps: float = Field(description="playback rate of the file")
+    made_by: str | None = Field(
+        description=f"{NOTHING_GENERATED!r} of model `camera`; null: the model generated it"
+    )
+    camera_motion: CameraMotion | None = Field(
+        description="at whose frames the clip begins; of model `camera`: whose frames it is"
+    )
+    camera_words: list[str] = Field(
+        description="of the prompt, that asked for the camera_motion; none: it was given, or chosen"
+    )
+    camera_layers: int | None = Field(
+        description="of model `camera`: 2 in an orbit whose product was found and moves apart from"
+        " what is behind it, else 1; null until it is completed"
+    )
+    motion_strength: float | None = Field(description="null: there is no camera_motion")
     timings: dict[str, float] = Field(
         description="seconds queued and of each stage, of the selected clip"
     )
@@ -154,7 +171,7 @@ class Video(BaseModel):
     ) -> "Video":
         """`kept_s`: how long results are kept; None: for ever. `hourly`: costs of the tiers."""
         request, sampling, output = job.request, job.request.sampling, job.request.output
-        result, steps = job.result, sampling.num_inference_steps
+        result, steps = job.result, sampling.unet_steps
         made = [job.parts[job.chosen]] if job.chosen is not None else []
         played = (sampling.num_frames - 1) * (output.inbetweens + 1) + 1
         width, height = sampling.width, sampling.height
@@ -198,6 +215,11 @@ class Video(BaseModel):
             fps=output.fps,
             output_num_frames=played,
             output_fps=output_fps,
+            camera_motion=request.camera_motion and CameraMotion.of(request.camera_motion),
+            motion_strength=sampling.motion_strength,
+            made_by=NOTHING_GENERATED if sampling.is_rendered else None,
+            camera_words=list(request.camera_words),
+            camera_layers=result and result.camera_layers,
             timings={} if job.chosen is None else job.parts[job.chosen].timings,
             candidates=Candidate.of(job),
             usage=Usage.of(job.parts, hourly) if made else None,
@@ -220,7 +242,13 @@ def _expires_at(job: Job, kept_s: float | None) -> int | None:
     return int(job.completed_at + kept_s)
 
 
-_PERCENT_AFTER_DENOISING = {"decoding": 92, "encoding_video": 95, "waiting_storage": 95}
+_PERCENT_AFTER_DENOISING = {
+    Stage.DECODING: 92,
+    Stage.ENCODING_VIDEO: 95,
+    # No more: whatever storing fails of, the video is encoded again, and nobody's bar goes back.
+    Stage.STORING: 95,
+    Stage.WAITING_STORAGE: 95,
+}
 
 
 def _percent(job: Job) -> int:
@@ -237,7 +265,7 @@ def _percent_of_part(part: Job) -> int:
         return 100
     if part.status is not JobStatus.IN_PROGRESS or part.stage is None:
         return 0
-    done = part.step / part.request.sampling.num_inference_steps
+    done = part.step / max(1, part.request.sampling.unet_steps)
     return _PERCENT_AFTER_DENOISING.get(part.stage, 2 + int(88 * done))
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from storage.job_contract import JobStore
@@ -33,6 +33,15 @@ class Watch:
         self._jobs, self._poll_s = jobs, poll_s
         self._topics: dict[str, _Topic] = {}
         self._polling: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def close(self) -> None:
+        """All that is followed ends where it stands, now and from now on: this replica leaves, and
+        who comes back to another one goes on there."""
+        self._closed = True
+        for topic in list(self._topics.values()):
+            async with topic.changed:
+                topic.changed.notify_all()
 
     async def follow(
         self, job_id: str, after_rev: int | None = None, silence_s: float | None = None
@@ -40,7 +49,7 @@ class Watch:
         """The job's states as they come, the newest only where several came at once. The first is
         one whose `rev` is not `after_rev`; after `silence_s` without a new one, the last is told
         again. Ends after a terminal state, which is yielded whatever its `rev`, and when the job
-        is deleted. A table that is away is waited for."""
+        is deleted or this is closed. A table that is away is waited for."""
         topic = self._topics.setdefault(job_id, _Topic())
         topic.listeners += 1
         if self._polling is None or self._polling.done():
@@ -50,9 +59,9 @@ class Watch:
             while True:
                 with suppress(TimeoutError):
                     async with topic.changed, asyncio.timeout(silence_s):
-                        while not topic.has_news(seen):
+                        while not (self._closed or topic.has_news(seen)):
                             await topic.changed.wait()
-                if topic.gone:
+                if topic.gone or self._closed:
                     return
                 if (job := topic.job) is None:  # not read yet
                     continue
@@ -64,6 +73,18 @@ class Watch:
             topic.listeners -= 1
             if not topic.listeners and self._topics.get(job_id) is topic:
                 del self._topics[job_id]
+
+    async def wait(self, job_id: str, wait_s: float) -> bool:
+        """For the job's end, `wait_s` at most. False: cut short, as this is closed or the job was
+        deleted."""
+        ended = False
+        try:
+            async with asyncio.timeout(wait_s), aclosing(self.follow(job_id)) as states:
+                async for job in states:
+                    ended = job.status.is_terminal
+        except TimeoutError:
+            return True
+        return ended
 
     async def _poll(self) -> None:
         while self._topics:

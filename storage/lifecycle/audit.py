@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sqlalchemy import Row, Select, false, select
+from sqlalchemy import Row, Select, false, func, select
 
 from storage import keys
 from storage.errors import ObjectNotFound, ResultDamaged
@@ -16,7 +16,7 @@ from storage.sql.database import Database
 from storage.sql.rows import is_part, to_job
 from storage.sql.tables import jobs
 
-_AT_ONCE = 200  # jobs of one look
+_AT_ONCE = 200  # jobs of one look, and so many again
 _BACK_S = 86_400.0
 _MOST_KNOWN = 1000
 _CONNECTIONS = 8
@@ -31,28 +31,44 @@ class Findings:
 
 
 class Audit:
-    """Goes along the ends of jobs as they come, a bounded number each time, from a day ago on. What
-    it has found wrong it looks at each time again, until that is mended, deleted or expired."""
+    """Goes along the ends of jobs as they come, from a day before its first look on, a bounded
+    number each time. So many of the day's it looks at again, drawn by chance: an object may be
+    deleted long after its job has ended. What it has found wrong it looks at each time, until that
+    is mended, deleted or expired."""
 
     def __init__(
         self, database: Database, objects: ObjectStore, clock: Callable[[], float] = time.time
     ):
         self._database, self._objects, self._clock = database, objects, clock
-        self._seen_until = 0.0  # completed_at of the last one that was looked at
+        self._seen_until: float | None = None  # completed_at of the last one that was looked at
         self._findings = Findings()
+        self.behind_s: float | None = None  # since that end; None: no newer one waits
 
     def look(self) -> Findings:
         """Raises StoreUnavailable and StoreMisconfigured; the next look begins where this did."""
-        since = max(self._seen_until, self._clock() - _BACK_S)
+        now = self._clock()
+        since = now - _BACK_S if self._seen_until is None else self._seen_until
         newer = self._read(_standing().where(jobs.c.completed_at > since).limit(_AT_ONCE))
-        known = self._findings.lost | self._findings.duplicate
-        suspects = self._wrong([*newer, *self._again(known)])
+        is_behind = len(newer) == _AT_ONCE
+        drawn = [] if is_behind else self._drawn(now - _BACK_S)
+        known = self._again(self._findings.lost | self._findings.duplicate)
+        suspects = self._wrong(list({job.id: job for job in (*newer, *drawn, *known)}.values()))
         # Deleted or expired while it was looked at, it has lost nothing: what is wrong stays wrong.
         wrong = self._wrong(self._again(suspects.lost | suspects.duplicate))
-        if newer:
-            self._seen_until = max(job.completed_at or 0.0 for job in newer)
+        self._seen_until = max((job.completed_at or 0.0 for job in newer), default=since)
+        self.behind_s = now - self._seen_until if is_behind else None
         self._findings = wrong
         return wrong
+
+    def _drawn(self, since: float) -> list[Job]:
+        """By chance, of those that were looked at. The draw reads an index alone: rows are long."""
+        if self._seen_until is None:
+            return []
+        ended = jobs.c.completed_at.between(since, self._seen_until)
+        draw = select(jobs.c.completed_at).where(jobs.c.status == JobStatus.COMPLETED, ended)
+        with self._database.reading() as db:
+            drawn = list(db.scalars(draw.order_by(func.random()).limit(_AT_ONCE)))
+        return self._read(_standing().where(jobs.c.completed_at.in_(drawn))) if drawn else []
 
     def _again(self, job_ids: Iterable[str]) -> list[Job]:
         some = sorted(job_ids)[:_MOST_KNOWN]

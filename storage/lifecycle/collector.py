@@ -14,7 +14,8 @@ from storage.errors import StoreUnavailable
 from storage.job_store import SqlJobStore
 from storage.lifecycle import forgetting
 from storage.lifecycle.birth import knows_since
-from storage.lifecycle.orphans import Orphans, pages
+from storage.lifecycle.orphans import Orphans
+from storage.lifecycle.pages import delete_page, pages
 from storage.lifecycle.purging import Purger
 from storage.lifecycle.retention import Report, Retention, Tally
 from storage.object_store import ObjectStore
@@ -23,6 +24,8 @@ from storage.sql.tables import api_keys, batches, creations, deliveries, endpoin
 
 _CONNECTIONS = 8
 _BATCH = 500  # rows per transaction: others write in between
+_HELD_S = 0.1
+_FILES = "files of batches"
 
 
 class Collector:
@@ -95,20 +98,24 @@ class Collector:
         What a worker was writing at that moment is left to the collection of garbage.
         """
         tally, now = Tally(), self._clock()
-        for table in (api_keys, tenants, batches):  # whose drivers stop without a key
-            self._delete_rows(table, tenant, tally)
-        self._in_batches("jobs", tally, partial(forgetting.forget_tenant, tenant=tenant, now=now))
+        for table in (api_keys, tenants):
+            self._delete_few(table, tenant, tally)
+        self._delete_rows(batches, tenant, tally)  # whose drivers stop without a key
+        forget = partial(forgetting.forget_tenant, tenant=tenant, now=now)
+        self._in_batches("jobs", tally, forget)
+        while self._is_left(tenant):
+            time.sleep(_HELD_S)  # by a worker that tells of it
+            self._in_batches("jobs", tally, forget)
         for page in pages(self._objects.iter_objects(keys.results_prefix(tenant))):
             ids = (info.key.rpartition("/")[2].removesuffix(".json") for info in page)
-            list(self._pool.map(self._purger.delete_result, ((tenant, i) for i in ids)))
+            self._purger.delete_results([(tenant, result_id) for result_id in ids])
             tally.deleted["results"] += len(page)
         self._purger.run_tenant(tenant, tally)
-        for page in pages(self._objects.iter_objects(keys.inputs_prefix(tenant))):
-            list(self._pool.map(self._objects.delete, (info.key for info in page)))
-            tally.deleted["inputs"] += len(page)
-        self._delete_folder(keys.batches_prefix(tenant), tally)
-        for table in (files, creations, deliveries, endpoints):
+        self._delete_folder(keys.inputs_prefix(tenant), "inputs", tally)
+        self._delete_folder(keys.batches_prefix(tenant), _FILES, tally)
+        for table in (files, creations, deliveries):
             self._delete_rows(table, tenant, tally)
+        self._delete_few(endpoints, tenant, tally)
         return tally.report()
 
     def close(self) -> None:
@@ -135,26 +142,46 @@ class Collector:
             seen = found[-1].seq
 
     def _delete_batch(self, batch_id: str, tenant: str, tally: Tally) -> None:
-        self._delete_folder(f"{keys.batch_folder(tenant, batch_id)}/", tally)
+        self._delete_folder(f"{keys.batch_folder(tenant, batch_id)}/", _FILES, tally)
         with self._database.writing() as db:
             db.execute(delete(batches).where(batches.c.id == batch_id))
         tally.deleted["batches"] += 1
 
-    def _delete_folder(self, prefix: str, tally: Tally) -> None:
-        """Of a batch, or of all of a tenant's."""
+    def _delete_folder(self, prefix: str, kind: str, tally: Tally) -> None:
         for page in pages(self._objects.iter_objects(prefix)):
-            list(self._pool.map(self._objects.delete, (info.key for info in page)))
-            tally.deleted["files of batches"] += len(page)
+            delete_page(self._objects, self._pool, (info.key for info in page))
+            tally.deleted[kind] += len(page)
+
+    def _is_left(self, tenant: str) -> bool:
+        with self._database.reading() as db:
+            return forgetting.is_left(db, tenant)
 
     def _in_batches(self, kind: str, tally: Tally, step: Callable[..., int]) -> None:
         while True:
             with self._database.writing() as db:
+                begun = time.monotonic()
                 done = step(db, limit=_BATCH)
             tally.deleted[kind] += done
             if done < _BATCH:
                 return
+            # SQLite's lock has no line: who comes back for it at once takes it from those who wait.
+            time.sleep(time.monotonic() - begun)
 
     def _delete_rows(self, table: Table, tenant: str, tally: Tally) -> None:
+        """Of a tenant that is gone. They are looked for while nobody is kept from writing."""
+        seq, last = table.c.seq, 0
+        mine = select(seq).where(table.c.tenant == tenant).order_by(seq).limit(_BATCH)
+        while True:
+            with self._database.reading() as db:
+                found = db.scalars(mine.where(seq > last)).all()
+            if not found:
+                return
+            last = found[-1]
+            with self._database.writing() as db:
+                gone = db.execute(delete(table).where(seq.in_(found))).rowcount
+            tally.deleted[table.name] += gone
+
+    def _delete_few(self, table: Table, tenant: str, tally: Tally) -> None:
         column = table.c.name if table is tenants else table.c.tenant
         with self._database.writing() as db:
             tenancy.end(db, tenant)

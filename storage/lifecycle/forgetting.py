@@ -38,7 +38,8 @@ def forget_tenant(db: Connection, tenant: str, limit: int, now: float) -> int:
 
 def _forget(db: Connection, which: ColumnElement[bool], limit: int, now: float) -> int:
     rows = _references(db, which, limit)
-    family = rows + _candidates(db, rows)
+    # Of a tenant a candidate may be found by itself, too.
+    family = list({row.seq: row for row in (*rows, *_candidates(db, rows))}.values())
     db.execute(delete(jobs).where(jobs.c.seq.in_([row.seq for row in family])))
     _note(db, family, now)
     return len(rows)
@@ -95,6 +96,11 @@ def _note(db: Connection, rows: Sequence[_Reference], now: float) -> None:
         )
     if notes:
         db.execute(insert(purges), notes)
+
+
+def is_left(db: Connection, tenant: str) -> bool:
+    """Whether a tenant has a job: one that another transaction held is not forgotten."""
+    return db.scalar(select(jobs.c.seq).where(jobs.c.tenant == tenant).limit(1)) is not None
 
 
 def doom_result(db: Connection, address: Address, job_id: str, now: float) -> bool:

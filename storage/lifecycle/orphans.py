@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import Row, select
@@ -18,12 +17,14 @@ from storage import keys
 from storage.errors import ObjectNotFound
 from storage.jobs import JobRequest, VideoFile
 from storage.lifecycle import forgetting
+from storage.lifecycle.forgetting import Address
+from storage.lifecycle.pages import delete_page, pages
 from storage.lifecycle.retention import Retention, Tally
 from storage.object_store import ObjectInfo, ObjectStore
 from storage.sql.database import Database
 from storage.sql.tables import jobs
 
-_PAGE = 1000
+_DOOMED_AT_ONCE = 50  # in one transaction, while others wait to write
 _OLDER_THAN_TABLE = "older than the job table: `shopreel jobs rebuild` tells whose they are"
 _UNTOLD = "attempts that do not say what they were made for"
 _DAMAGED = "results that cannot be read"
@@ -48,8 +49,9 @@ class Orphans:
             with self.database.reading() as db:
                 needed = forgetting.referenced(db, addresses.keys())
             unneeded = [info for address, info in addresses.items() if address not in needed]
-            for info in self._of_deleted(unneeded):
-                self._doom(_address(info.key.removesuffix(".json")), info.key)
+            doomed = list(self._of_deleted(unneeded))
+            for some in pages(doomed, _DOOMED_AT_ONCE):
+                self._doom([_address(info.key.removesuffix(".json")) for info in some])
 
     def collect_records(self) -> None:
         """What is said in jobs/ of jobs that were deleted."""
@@ -99,20 +101,29 @@ class Orphans:
         for page in self._pages("_probe/", 2):
             self._delete("probes", page)
 
-    def _doom(self, address: tuple[str, str], key: str) -> None:
-        try:
-            commit = VideoFile.from_json(self.objects.get(key))
-        except ObjectNotFound:
-            return
-        except (ValueError, TypeError):
-            self.tally.left[_DAMAGED] += 1
-            return
-        maker = commit.made_by
+    def _doom(self, addresses: list[Address]) -> None:
+        makers = {}
+        for address, data in zip(addresses, self.pool.map(self._read, addresses), strict=True):
+            try:
+                if data is not None:
+                    makers[address] = VideoFile.from_json(data).made_by
+            except (ValueError, TypeError):
+                self.tally.left[_DAMAGED] += 1
         with self.database.writing() as db:
-            row = db.execute(select(jobs.c.status).where(jobs.c.id == maker)).first()
-            if row is not None and not row.status.is_terminal:
-                return  # it has committed, and is still to be told so
-            self.tally.deleted["results"] += forgetting.doom_result(db, address, maker, self.now)
+            named = jobs.c.id.in_(set(makers.values()))
+            found = db.execute(select(jobs.c.id, jobs.c.status).where(named))
+            # Those have committed, and are still to be told so.
+            at_work = {row.id for row in found if not row.status.is_terminal}
+            for address, maker in sorted(makers.items()):  # each is held: in order
+                if maker not in at_work:
+                    noted = forgetting.doom_result(db, address, maker, self.now)
+                    self.tally.deleted["results"] += noted
+
+    def _read(self, commit: Address) -> bytes | None:
+        try:
+            return self.objects.get(keys.result_key(*commit))
+        except ObjectNotFound:
+            return None
 
     def _ended_or_gone(
         self, page: list[ObjectInfo], rows: Mapping[str, Row[Any]], keep_s: float | None
@@ -172,7 +183,7 @@ class Orphans:
 
     def _delete(self, kind: str, doomed: Iterable[ObjectInfo]) -> None:
         doomed = list(doomed)
-        list(self.pool.map(lambda info: self.objects.delete(info.key), doomed))
+        delete_page(self.objects, self.pool, (info.key for info in doomed))
         self.tally.deleted[kind] += len(doomed)
         self.tally.bytes_freed += sum(info.size_bytes for info in doomed)
 
@@ -200,13 +211,6 @@ class Orphans:
         )
 
 
-def pages(listing: Iterable[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
-    """At most a thousand each: a bucket's worth of keys does not fit into memory."""
-    rest = iter(listing)
-    while page := list(islice(rest, _PAGE)):
-        yield page
-
-
 def _job_id(key: str) -> str:
     return key.split("/")[1]
 
@@ -215,6 +219,6 @@ def _folder(key: str) -> str:
     return key.rpartition("/")[0] + "/"
 
 
-def _address(key: str) -> tuple[str, str]:
+def _address(key: str) -> Address:
     _, tenant, what = key.split("/")
     return tenant, what

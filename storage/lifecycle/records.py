@@ -118,7 +118,8 @@ def record_ends(
         for row in rows:
             # Retried by an operator since it was read: its next end is still to be recorded. Nobody
             # who watches the job needs to hear of this, so its revision stays.
-            same = (jobs.c.seq == row.seq) & (jobs.c.rev == row.rev)
+            # Or recorded meanwhile by another process, which has told of it.
+            same = (jobs.c.seq == row.seq) & (jobs.c.rev == row.rev) & (jobs.c.recorded == false())
             done = db.execute(update(jobs).where(same).values(recorded=True, rev=jobs.c.rev))
             if done.rowcount:
                 recorded.append(row)

@@ -112,7 +112,11 @@ class _Impatient(psycopg.Connection[Any]):
 def _postgres(url: str, connection: type[psycopg.Connection[Any]]) -> Engine:
     # Pinged before use, so that a restart of the server costs nobody a failed call.
     engine = create_engine(
-        url, pool_pre_ping=True, pool_timeout=_WAIT_S, connect_args=_POSTGRES_LIMITS
+        url,
+        pool_pre_ping=True,
+        pool_timeout=_WAIT_S,
+        connect_args=_POSTGRES_LIMITS,
+        hide_parameters=True,  # an error that is logged must not tell a prompt or a webhook's URL
     )
 
     @event.listens_for(engine, "do_connect")
@@ -123,7 +127,7 @@ def _postgres(url: str, connection: type[psycopg.Connection[Any]]) -> Engine:
 
 
 def _sqlite(url: str) -> Engine:
-    engine = create_engine(url, pool_timeout=_WAIT_S)
+    engine = create_engine(url, pool_timeout=_WAIT_S, hide_parameters=True)  # as above
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

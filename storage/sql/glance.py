@@ -36,6 +36,7 @@ def glance(url: str) -> Glance:
         parts,
         poolclass=NullPool,
         connect_args={} if sqlite else {"connect_timeout": _CONNECT_S},
+        hide_parameters=True,
     )
     try:
         with engine.connect() as db:

@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Dialect,
     Double,
     Enum,
     Index,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     false,
     text,
@@ -39,8 +41,23 @@ def _values(words: type[StrEnum]) -> list[str]:
     return [word.value for word in words]
 
 
+class _StageWord(TypeDecorator[Stage]):
+    """A Stage; None where a newer release wrote a word that this one does not know: they may share
+    the table while one replaces the other."""
+
+    impl = String(32)
+    cache_ok = True
+
+    def process_bind_param(self, value: Stage | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Stage | None:
+        return Stage(value) if value in set(Stage) else None
+
+
 _WAITS = text("status = 'queued'")
 _OF_A_FAMILY = text("parent_id IS NOT NULL")
+_KEPT = text("result_id IS NOT NULL AND parent_id IS NULL")
 
 jobs = Table(
     "jobs",
@@ -62,7 +79,7 @@ jobs = Table(
     Column("created_at", Double, nullable=False),  # this and the times below in Unix seconds
     Column("started_at", Double),
     Column("completed_at", Double),
-    Column("stage", _words(Stage)),
+    Column("stage", _StageWord),
     Column("step", Integer, nullable=False, default=0),
     Column("tier", String(128)),
     Column("attempt", Integer, nullable=False, default=0),  # tries begun: the fence
@@ -93,6 +110,8 @@ jobs = Table(
     Index("jobs_results", "tenant", "result_id"),
     Index("jobs_photos", "tenant", "photo_sha256"),
     Index("jobs_ended", "status", "completed_at"),
+    # Those that still have a video: what has expired is not read again to find what is to expire.
+    Index("jobs_kept", "status", "completed_at", sqlite_where=_KEPT, postgresql_where=_KEPT),
     Index("jobs_created", "tenant", "created_at"),
     Index("jobs_unrecorded", "recorded", "status"),
     Index(
@@ -144,6 +163,7 @@ files = Table(
     Column("created_at", Double, nullable=False),
     Index("files_listing", "tenant", "seq"),
     Index("files_content", "tenant", "sha256"),
+    Index("files_stored", "tenant", "size_bytes"),  # alone tells what a tenant has stored
     sqlite_autoincrement=True,
 )
 
@@ -162,7 +182,7 @@ deliveries = Table(  # webhooks: written in the transaction that ends a job
     Column("due_at", Double),  # NULL: it is over
     Column("outcome", String(32)),
     Column("detail", Text),
-    Index("deliveries_due", "due_at"),
+    Index("deliveries_due", "due_at", "created_at"),  # when due; where over, how old
     Index("deliveries_job", "job_id"),
     sqlite_autoincrement=True,
 )
@@ -196,6 +216,7 @@ purges = Table(  # deleted jobs whose objects are not all gone yet
     Column("created_at", Double, nullable=False),
     Column("gone_at", Double),  # since when its objects are gone, less the time nobody asked
     Index("purges_results", "tenant", "result_id"),
+    Index("purges_listing", "tenant", "seq"),
     sqlite_autoincrement=True,
 )
 

@@ -1,9 +1,9 @@
 """The application with replicas that fail at a given point of a job whose prompt asks for it.
 
 `ACT@POINT` in the prompt: `die` ends the process as SIGKILL does, `hold` stands still until the
-test lets go, `exhaust` asks for more memory than the process may have. Once a job; `poison` dies
-every time. The folder in the environment has a file for every time that a point was reached, and
-one by which a test steps the Dispatcher's clock.
+test lets go of the job, or of this point, `exhaust` asks for more memory than the process may have.
+Once a job; `poison` dies every time. The folder in the environment has a file for every time that a
+point was reached, and one by which a test steps the Dispatcher's clock.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from ray.serve import Application
 
 import serve.app
 from deployments import denoiser, dispatcher, video_encoder
-from deployments.denoiser import Denoised, DenoiseOrder, StepDone
+from deployments.denoiser import Denoised, DenoiseOrder, StepDone, Waiting
 from storage.jobs import JobEvent, JobRequest, VideoFile
 
 FOLDER_VARIABLE = "FAULTS_FOLDER"
@@ -42,11 +42,11 @@ class VideoEncoder(video_encoder.VideoEncoder):
 
 class Denoiser(denoiser.Denoiser):
     async def denoise(
-        self, order: DenoiseOrder, text: Any, image: Any
-    ) -> AsyncIterator[StepDone | JobEvent | Denoised]:
+        self, order: DenoiseOrder, text: Any, image: Any, start: Any = None
+    ) -> AsyncIterator[Waiting | StepDone | JobEvent | Denoised]:
         job_id, prompt = order.attempt.job_id, order.sampling.prompt
         await asyncio.to_thread(_reach, "denoising", job_id, prompt)
-        events: Any = super().denoise(order, text, image)
+        events: Any = super().denoise(order, text, image, start)
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, StepDone) and event.step:
@@ -71,8 +71,9 @@ def reached(folder: Path, job_id: str, what: str) -> int:
     return len(list(folder.glob(f"{job_id}.{what}.*")))
 
 
-def let_go(folder: Path, job_id: str) -> None:
-    (folder / f"{job_id}.go").touch()
+def let_go(folder: Path, job_id: str, point: str = "") -> None:
+    """Everywhere, or at one point."""
+    (folder / (f"{job_id}.go@{point}" if point else f"{job_id}.go")).touch()
 
 
 def step_clock(folder: Path, ahead_s: float) -> None:
@@ -100,7 +101,8 @@ def _reach(point: str, job_id: str, prompt: str) -> None:
             os._exit(137)
         if act == "exhaust":
             _exhaust_memory()
-        while act == "hold" and not (folder / f"{job_id}.go").exists():
+        signs = (folder / f"{job_id}.go", folder / f"{job_id}.go@{point}")
+        while act == "hold" and not any(sign.exists() for sign in signs):
             time.sleep(_POLL_S)
 
 

@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ from tests.integration.live import LiveCluster, write_config
 
 LEASE_S = 5.0
 PATIENCE_S = 90.0
+RECOVERED_WITHIN_S = 30.0
+"""After the end of one process. It takes about 5 s here; what hangs takes Serve 30 s at the least,
+three health checks that time out the more."""
 CLIP: dict[str, Any] = {"size": "64x64", "num_frames": 8, "num_inference_steps": 20}
 LONG: dict[str, Any] = {"size": "128x128", "num_frames": 16, "num_inference_steps": 150}
 
@@ -47,7 +50,8 @@ class _Second(Dispatcher):
 
 
 class FragileCluster:
-    def __init__(self, folder: Path, s3: EmbeddedS3, model: Path, faults: FaultLog):
+    def __init__(self, folder: Path, s3: EmbeddedS3, model: Path, faults: FaultLog, **changes: Any):
+        """`changes` of the configuration are as in `write_config`."""
         self.points = folder / "points"
         self.points.mkdir()
         self.objects = S3ObjectStore(s3.config)
@@ -66,6 +70,7 @@ class FragileCluster:
                     "access_key": s3.config.access_key,
                     "secret_key": s3.config.secret_key.get_secret_value(),
                 },
+                **changes,
             },
         )
         self.live = LiveCluster(folder / "data", self.config)
@@ -97,6 +102,12 @@ class FragileCluster:
 
     def job_ids(self) -> set[str]:
         return {job.id for job in self.jobs.list_jobs(TENANT, limit=10_000)}
+
+    def charged(self, job_id: str) -> int:
+        """Tries that count against the job, as one does whose lease ran out."""
+        with closing(sqlite3.connect(self._table)) as db:
+            ((failures,),) = db.execute("SELECT failures FROM jobs WHERE id = ?", [job_id])
+        return int(failures)
 
     def reached(self, job_id: str, what: str) -> int:
         return fail_points.reached(self.points, job_id, what)
@@ -223,10 +234,12 @@ class FragileCluster:
 
 
 @contextmanager
-def running(folder: Path, model: Path, faults: FaultLog) -> Iterator[FragileCluster]:
+def running(
+    folder: Path, model: Path, faults: FaultLog, **changes: Any
+) -> Iterator[FragileCluster]:
     """The cluster up and ready."""
     with EmbeddedS3(folder / "s3") as s3, pytest.MonkeyPatch.context() as environment:
-        cluster = FragileCluster(folder, s3, model, faults)
+        cluster = FragileCluster(folder, s3, model, faults, **changes)
         environment.setitem(os.environ, fail_points.FOLDER_VARIABLE, str(cluster.points))
         try:
             with cluster.live:

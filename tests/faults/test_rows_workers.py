@@ -1,8 +1,7 @@
-"""Rows 1-4, 21, 24, 26, 27, 31 and 32: what ends, stops or misleads the processes that work on a
-job, on one cluster whose replicas fail where a job's prompt asks for it."""
+"""Rows 1-4, 21, 24, 26, 27 and 31: what ends, stops or misleads the processes that work on a job,
+on one cluster whose replicas fail where a job's prompt asks for it."""
 
 import asyncio
-import signal
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +16,7 @@ from storage.lifecycle.collector import Collector
 from storage.lifecycle.retention import Retention
 from tests.faults.caller import PatientCaller
 from tests.faults.fail_points import step_clock
-from tests.faults.fragile import CLIP, LONG, FragileCluster, running
+from tests.faults.fragile import CLIP, LONG, RECOVERED_WITHIN_S, FragileCluster, running
 from tests.faults.head import PHOTO, TENANT
 from tests.faults.report import FaultLog
 
@@ -52,17 +51,8 @@ def test_row_01_killed_amid_a_clip(cluster: FragileCluster) -> None:
     assert "resumed" in kinds(jobs[job_id])
 
 
-def test_row_32_denoiser_told_to_end_amid_a_clip(cluster: FragileCluster) -> None:
-    job_id = cluster.create(LONG)
-    cluster.until_step(job_id, 30)
-    cluster.kill("Denoiser-cpu", number=signal.SIGTERM)
-    jobs = cluster.settle(32, "SIGTERM to a denoiser amid a clip", [job_id])
-    assert jobs[job_id].attempt <= 2  # it was let finish, or moved to the next replica
-
-
 def test_row_02_api_killed_after_202(cluster: FragileCluster) -> None:
     known = cluster.job_ids()
-    recoveries = []
     fields: dict[str, Any] = {"prompt": "a watch turns", **CLIP}
     with PatientCaller(cluster.live.url, PHOTO, 0.2, **fields) as caller:
 
@@ -70,17 +60,13 @@ def test_row_02_api_killed_after_202(cluster: FragileCluster) -> None:
             seen = len(caller.accepted)
             return cluster.until(lambda: len(caller.accepted) > seen)
 
-        for number in (signal.SIGKILL, signal.SIGTERM):
-            until_next_202()
-            at = cluster.kill("VideoAPI", number=number)
-            recoveries.append(until_next_202() - at)
+        until_next_202()
+        at = cluster.kill("VideoAPI")
+        recovery_s = until_next_202() - at
     cluster.settle(
-        2,
-        "the only API replica killed right after a 202",
-        caller.accepted,
-        injected=2,
-        recovery_s=max(recoveries),
+        2, "the only API replica killed right after a 202", caller.accepted, recovery_s=recovery_s
     )
+    assert recovery_s < RECOVERED_WITHIN_S
     assert caller.refused == []
     # An order that is repeated because its answer was lost is one job.
     assert cluster.job_ids() - known == set(caller.accepted)
@@ -315,29 +301,3 @@ def test_row_31_clock_step(cluster: FragileCluster) -> None:
 def _is_leased_about(cluster: FragileCluster, job_id: str, now: float) -> bool:
     job = cluster.job(job_id)
     return job.status.is_terminal or abs((job.lease_until or 0.0) - now) < 600
-
-
-def test_row_32_drain_of_the_whole_cluster(cluster: FragileCluster) -> None:
-    held = cluster.create(act="hold@denoising")
-    cluster.until_reached(held, "hold@denoising")
-    short = [cluster.create() for _ in range(6)]
-    cluster.until_reached(short[0], "denoising")
-    begun = time.monotonic()
-    code = cluster.live.stop()
-    took_s = time.monotonic() - begun
-    rows = cluster.jobs.get_many([held, *short])
-    assert code in (0, 130)
-    assert cluster.live.left_behind() == []
-    assert not cluster.is_ready()
-    assert JobStatus.IN_PROGRESS not in {job.status for job in rows}
-    assert cluster.job(held).status is JobStatus.QUEUED
-    begun = time.monotonic()
-    cluster.live.start()
-    jobs = cluster.settle(
-        32,
-        f"SIGTERM to `shopreel up` with jobs in flight; it took {took_s:.0f} s",
-        [held, *short],
-        recovery_s=cluster.until(cluster.is_ready) - begun,
-    )
-    assert jobs[held].attempt == 2
-    assert max(jobs[job_id].attempt for job_id in short) <= 2

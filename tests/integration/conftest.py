@@ -47,6 +47,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
             "import_path": "tests.integration.audited:build_app",
             **{f"tiers.0.{name}": value for name, value in scaling.items()},
             "tiers.0.slo_s": 8.0,
+            "tiers.0.cost_per_hour": 3.6,
             **{
                 f"stages.{stage}.{name}": value
                 for stage in ("text_encoder", "video_encoder")

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,10 +76,13 @@ class LiveCluster:
             env={**environment, "PYTHONPATH": str(ROOT)},
         )
         assert self._process.stdout is not None
-        timer = time.monotonic() + timeout_s
-        line = self._process.stdout.readline()  # `up` prints one line: ready URL
+        too_late = threading.Timer(timeout_s, self._process.terminate)
+        too_late.start()
+        try:
+            line = self._process.stdout.readline()  # `up` prints one line: ready URL
+        finally:
+            too_late.cancel()
         assert line.startswith("ready "), f"{line}{(self.data / 'up.log').read_text()}"
-        assert time.monotonic() < timer
         self.url = line.split()[1]
         self._family = psutil.Process(self._process.pid).children(recursive=True)
         return self

@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from deployments.housekeeper import Housekeeper
+from monitoring import metrics
+from monitoring.instruments import Gauge
 from storage import keys
 from storage.errors import StoreUnavailable
 from storage.job_store import SqlJobStore
 from storage.jobs import VideoFile
+from storage.lifecycle import audit
 from storage.lifecycle.audit import Audit, Findings
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from storage.sql.tables import jobs
+from tests.recorded import Recorded
 from tests.sample_jobs import VIDEO, Clock, make_request, sqlite_url, store_config
 
 NOTHING = Findings()
@@ -46,6 +51,10 @@ class Shop:
 
 def result_key(video: VideoFile) -> str:
     return keys.result_key("shop", video.result_id)
+
+
+def away(_: str) -> bytes:
+    raise StoreUnavailable("away")
 
 
 @pytest.fixture
@@ -92,11 +101,89 @@ def test_what_was_deleted_or_has_expired_is_not_lost(shop: Shop) -> None:
     assert shop.audit.look() == NOTHING
 
 
-def test_each_look_goes_on_where_the_last_one_ended(shop: Shop) -> None:
-    first = shop.complete("a")
+def test_each_look_goes_on_where_the_last_one_ended(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "_AT_ONCE", 2)
+    for job_id in ("a", "b", "c"):
+        shop.objects.delete(result_key(shop.complete(job_id)))
+    shop.clock.now += 10
+    assert shop.audit.look() == Findings(lost=frozenset({"a", "b"}))
+    assert shop.audit.behind_s == 11  # since the end of b
+    assert shop.audit.look() == Findings(lost=frozenset({"a", "b", "c"}))
+    assert shop.audit.behind_s is None
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    monkeypatch.setattr(Gauge, "keep", Gauge.set)  # no thread that says it again into other tests
+    return Recorded(monkeypatch)
+
+
+def test_a_round_of_the_housekeeper_goes_on_until_it_has_seen_all(
+    shop: Shop, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "_AT_ONCE", 2)
+    keeper = object.__new__(Housekeeper)
+    keeper._auditor = shop.audit
+    for job_id in ("a", "b", "c"):
+        shop.objects.delete(result_key(shop.complete(job_id)))
+    keeper._audit()
+    assert recorded.values(metrics.LOST_RESULTS) == [2, 3]
+    assert recorded.values(metrics.AUDIT_LAG) == [1, 0]  # c ended a second after b
+    assert len(recorded.values(metrics.AUDITED_AT)) == 1
+
+
+def test_a_round_that_fails_is_no_success(
+    shop: Shop, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = object.__new__(Housekeeper)
+    keeper._auditor = shop.audit
+    shop.complete("a")
+    monkeypatch.setattr(shop.objects, "get", away)
+    with pytest.raises(StoreUnavailable):
+        keeper._audit()
+    assert recorded.values(metrics.AUDITED_AT) == []
+
+
+def test_an_object_that_is_deleted_after_its_first_look_is_found_too(shop: Shop) -> None:
+    a, b = shop.complete("a"), shop.complete("b")
     assert shop.audit.look() == NOTHING
-    shop.objects.delete(result_key(first))  # nobody looks at it again
+    shop.objects.delete(result_key(a))
+    assert shop.audit.look() == Findings(lost=frozenset({"a"}))
+    shop.objects.delete(b.video_key)
+    assert shop.audit.look() == Findings(lost=frozenset({"a", "b"}))
+
+
+def test_of_many_some_are_drawn_until_the_lost_one_is_among_them(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "_AT_ONCE", 3)
+    first = shop.complete("a")
+    for number in range(5):
+        shop.complete(f"other-{number}")
+    while shop.audit.look() == NOTHING and shop.audit.behind_s is not None:
+        pass
+    shop.objects.delete(result_key(first))
+    looks = 0
+    while shop.audit.look() == NOTHING:  # three of six each time: 1 in 2^200 that it never comes
+        looks += 1
+        assert looks < 200
+
+
+def test_the_day_is_looked_at_again_and_nothing_older(shop: Shop) -> None:
+    a = shop.complete("a")
+    assert shop.audit.look() == NOTHING
+    shop.clock.now += 86_401
+    shop.objects.delete(result_key(a))
+    assert shop.audit.look() == NOTHING
+
+
+def test_jobs_that_ended_in_an_outage_of_days_are_not_passed_over(shop: Shop) -> None:
+    shop.complete("a")
+    assert shop.audit.look() == NOTHING
     shop.objects.delete(result_key(shop.complete("b")))
+    shop.clock.now += 3 * 86_400
     assert shop.audit.look() == Findings(lost=frozenset({"b"}))
 
 
@@ -104,9 +191,6 @@ def test_after_an_outage_of_the_store_the_same_jobs_are_looked_at(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.objects.delete(result_key(shop.complete("a")))
-
-    def away(_: str) -> bytes:
-        raise StoreUnavailable("away")
 
     with monkeypatch.context() as outage:
         outage.setattr(shop.objects, "get", away)

@@ -12,7 +12,7 @@ from ray.job_submission import JobStatus as RayStatus
 from catalog.batches import keeper
 from catalog.results.row import RowStatus
 from catalog.run.cancel import is_cancelled
-from catalog.run.options import job_key
+from catalog.run.row_jobs import job_key
 from catalog.run.submission import AWAY, STOPPED
 from storage.deliveries import SqlDeliveries
 from storage.object_store import ObjectStoreConfig

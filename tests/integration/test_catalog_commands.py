@@ -11,8 +11,9 @@ import pytest
 import typer
 from ray.job_submission import JobStatus as RayStatus
 
+from catalog.report.publish import FILES
 from catalog.results.output import RunOutput
-from catalog.run.cancel import is_cancelled
+from catalog.run.cancel import ask_to_cancel, is_cancelled
 from catalog.run.drive import drive
 from catalog.run.errors import RunError
 from catalog.run.options import RunOptions
@@ -21,7 +22,7 @@ from serve.commands import catalog_follow
 from serve.commands.catalog import run_cancel, run_report, run_run
 from serve.commands.catalog_cluster import Cluster
 from storage.jobs import JobStatus
-from storage.object_store import ObjectStoreConfig, S3ObjectStore
+from storage.object_store import ObjectInfo, ObjectStoreConfig, S3ObjectStore
 from tests.faults.served import on_socket
 from tests.integration.batch_desk import Drivers
 from tests.integration.service import Service
@@ -101,6 +102,48 @@ def test_cancelling_a_run_whose_driver_died_cancels_its_jobs(
     assert "cancelled" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("driver", ["ended", "forgotten by Ray"])
+def test_cancelling_a_run_that_is_completed_leaves_it_so(
+    shop: Shop, cluster: OneShop, driver: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.write(shop.products(1))
+    with Maker(shop.service):
+        asked = {"manifest_uri": str(shop.manifest), "output_uri": shop.output.uri}
+        run_run(asked, "default", False, False, cluster)
+    if driver == "forgotten by Ray":
+        cluster.jobs.job = None
+    names = [shop.output.key(name) for name in FILES]
+    before = [shop.objects.stat(name) for name in names]
+    run_cancel(shop.output.uri, "default", cluster)
+    assert [shop.objects.stat(name) for name in names] == before
+    assert "it had ended before" in capsys.readouterr().out
+
+
+def test_a_run_is_not_continued_before_its_cancelled_driver_has_left(
+    shop: Shop, cluster: OneShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.write(shop.products(1))
+    jobs, cancelled = cluster.jobs, list[bool]()
+    options = RunOptions(manifest_uri=str(shop.manifest), output_uri=shop.output.uri)
+    Drivers.start(jobs, options, "default", [])
+    ask_to_cancel(shop.output)
+
+    def find(_: DriversHere, run_id: str) -> DriverJob | None:
+        if len(cancelled) < 3:
+            cancelled.append(is_cancelled(shop.output))
+        else:
+            jobs.end(RayStatus.FAILED, STOPPED, "stopped: cancelled\n")
+        return jobs.job
+
+    monkeypatch.setattr(DriversHere, "find", find)
+    with Maker(shop.service):
+        asked = {"manifest_uri": str(shop.manifest), "output_uri": shop.output.uri}
+        run_run(asked, "default", False, False, cluster)
+    assert cancelled == [True] * 3  # for as long as it was at work
+    assert len(jobs.started) == 2
+    assert len(shop.table()) == 1
+
+
 def test_a_mistyped_run_is_not_cancelled(
     shop: Shop, cluster: OneShop, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +164,24 @@ def test_whoever_follows_a_run_outlasts_a_dashboard_and_drivers_that_are_lost(
     assert len(cluster.jobs.started) == 3
     assert len({options.submission for options in cluster.jobs.started}) == 1
     assert "2 of 2: 2 videos" in capsys.readouterr().out
+
+
+def test_whoever_follows_a_run_that_stops_can_tell_it_from_one_to_try_again(
+    shop: Shop, cluster: OneShop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = shop.products(3)
+    for row in rows:
+        row["image_uri"] = "nowhere.jpg"
+    shop.write(rows)
+    options = {"manifest_uri": str(shop.manifest), "output_uri": shop.output.uri}
+    with Maker(shop.service), pytest.raises(typer.Exit) as stopped:
+        run_run(options | {"max_failures": "1"}, "default", False, True, cluster)
+    assert stopped.value.exit_code == STOPPED
+    assert "rows failed" in capsys.readouterr().err
+    cluster.jobs.lost = 99
+    with pytest.raises(typer.Exit) as lost:
+        run_run(options, "default", False, True, cluster)
+    assert lost.value.exit_code == 1
 
 
 def test_whoever_continues_a_run_is_told_that_its_manifest_has_changed(
@@ -211,3 +272,51 @@ def test_a_later_report_has_each_row_once_in_its_tables(
         report(cluster, shop, out)
     assert [path.name for path in (out / "results").iterdir()] == ["part-00000.r1.parquet"]
     assert not is_cancelled(shop.output)
+
+
+def test_a_report_deletes_nothing_that_is_not_its_own(
+    shop: Shop, cluster: OneShop, tmp_path: Path
+) -> None:
+    shop.write(shop.products(1))
+    folder = tmp_path / "out" / "results"
+    folder.mkdir(parents=True)
+    theirs = ["part-autumn.parquet", "part-00001.parquet", "part-00000.parquet.bak", "notes.txt"]
+    for name in theirs:
+        (folder / name).write_bytes(b"theirs")
+    (folder / "part-00000.r1.parquet").write_bytes(b"of another round")
+    with Maker(shop.service):
+        shop.run()
+    report(cluster, shop, tmp_path / "out")
+    assert {path.name for path in folder.iterdir()} == {*theirs, "part-00000.parquet"}
+
+
+@pytest.mark.parametrize("name", ["results/../../outside", "videos/../../outside", "{}/outside"])
+def test_a_report_writes_nothing_outside_its_folder(
+    shop: Shop,
+    cluster: OneShop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    shop.write(shop.products(1))
+    with Maker(shop.service):
+        shop.run()
+    # Many servers keep no such key, and some do.
+    strange = ObjectInfo(shop.output.key(name.format(tmp_path)), 3, "", None, 0.0)
+    objects, get = S3ObjectStore.iter_objects, S3ObjectStore.get
+
+    def listed(store: S3ObjectStore, prefix: str) -> Iterator[ObjectInfo]:
+        yield from objects(store, prefix)
+        if prefix == shop.output.key(""):
+            yield strange
+
+    def read(store: S3ObjectStore, key: str) -> bytes:
+        return b"bad" if key == strange.key else get(store, key)
+
+    monkeypatch.setattr(S3ObjectStore, "iter_objects", listed)
+    monkeypatch.setattr(S3ObjectStore, "get", read)
+    with pytest.raises(typer.Exit):
+        run_report(shop.output.uri, tmp_path / "out", True, cluster)
+    assert "is no name of a file" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "outside").exists()

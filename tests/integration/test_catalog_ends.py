@@ -16,7 +16,7 @@ from catalog.run.cancel import ask_to_cancel
 from catalog.run.errors import RunCancelled
 from catalog.run.progress import read_progress
 from storage.jobs import JobStatus
-from storage.object_store import ObjectStoreConfig
+from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from tests.faults.served import on_socket
 from tests.faults.tcp_proxy import TcpProxy
 from tests.integration.service import Service, jpeg
@@ -60,8 +60,8 @@ def test_a_store_that_is_away_while_a_driver_starts_is_waited_for(
 
 
 def rounds(shop: Shop) -> Sequence[int]:
-    shards = sorted(finished_shards(shop.output))
-    return [marker.round for marker in read_markers(shop.output, shards)]
+    markers = read_markers(shop.output, finished_shards(shop.output).values())
+    return [marker.round for marker in markers]
 
 
 def test_what_was_tried_again_under_one_asking_is_not_tried_by_its_next_driver(
@@ -100,6 +100,20 @@ def test_a_row_that_is_tried_again_tells_what_all_its_rounds_took(shop: Shop) ->
     assert (progress["done"], progress["failed"], progress["gpu_seconds"]) == (1, 1, 1.5)
 
 
+def test_a_row_that_comes_to_no_video_again_keeps_what_it_took_and_where(shop: Shop) -> None:
+    rows = shop.products(1)
+    shop.write(rows)
+    with Maker(shop.service):
+        shop.run(min_score=0.95, quality_retries=0)
+        (before,) = shop.table()
+        (shop.manifest.parent / rows[0]["image_uri"]).unlink()
+        summary = shop.run(min_score=0.95, quality_retries=0, retry_failed=True)
+    (after,) = shop.table()
+    assert (after["error_code"], after["gpu_seconds"]) == ("image_not_found", 1.5)
+    assert after["tier"] == before["tier"] is not None
+    assert summary.tally.tiers[after["tier"]].gpu_seconds == 1.5
+
+
 def test_what_failed_under_an_asking_is_not_tried_again_by_its_next_driver(shop: Shop) -> None:
     rows = shop.products(1)
     rows[0]["prompt"] = "break it slowly to the left"
@@ -108,6 +122,28 @@ def test_what_failed_under_an_asking_is_not_tried_again_by_its_next_driver(shop:
         for _ in range(2):
             shop.run(retry_failed=True, submission="one")
     assert len(maker.made) == 1
+
+
+def test_a_shard_that_another_driver_has_tried_again_meanwhile_is_finished(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = shop.products(1)
+    rows[0]["prompt"] = "break it slowly to the left"
+    shop.write(rows)
+    read = S3ObjectStore.get
+
+    def get(store: S3ObjectStore, key: str) -> bytes:
+        if key == shop.output.part_key(0):
+            monkeypatch.undo()
+            shop.run(retry_failed=True, submission="one")
+        return read(store, key)
+
+    with Maker(shop.service) as maker:
+        shop.run()
+        monkeypatch.setattr(S3ObjectStore, "get", get)
+        assert shop.run(retry_failed=True, submission="two").complete
+    assert rounds(shop) == [1]
+    assert len(maker.made) == 2
 
 
 def test_a_driver_that_finds_its_run_cancelled_cancels_what_a_killed_one_left(shop: Shop) -> None:

@@ -15,7 +15,9 @@ from benchmarks.catalogue.products import WAYS, write_products
 from benchmarks.catalogue.table import wrong_rows
 from catalog.run.errors import PhotoUnusable
 from catalog.run.photos import Photos
+from catalog.run.service import Service as HttpService
 from deployments.egress.client import Egress, EgressConfig
+from storage import keys
 from storage.errors import StoreUnavailable
 from storage.jobs import Job, JobStatus
 from storage.lifecycle.collector import Collector
@@ -152,21 +154,32 @@ def test_a_photo_that_was_replaced_while_no_driver_lived_is_made_as_it_is_now(sh
     assert len(shop.jobs()) == 4
 
 
+def expire(shop: Shop, videos: int) -> None:
+    """All there are by now, and as many as that; their results may be made anew."""
+    record_ends(shop.service.jobs.database, shop.objects, 100)
+    clock = Clock()
+    collector = Collector(shop.service.jobs, shop.objects, Retention(results_s=1000.0), clock)
+    clock.ahead_s = 2000.0
+    assert collector.run_once().deleted["expired results"] == videos
+    for _ in range(8):  # until its notes are forgotten
+        clock.ahead_s += 9
+        collector.finish_purges()
+    collector.close()
+
+
+def delete(shop: Shop, video_id: str) -> None:
+    """By its caller; its result may be made anew."""
+    assert shop.service.http.delete(f"/v1/videos/{video_id}").status_code == 200
+    expire(shop, videos=0)
+
+
 def test_a_video_that_is_kept_no_more_when_its_run_goes_on_is_made_again(shop: Shop) -> None:
     shop.write(shop.products(2))
     begin(shop, jobs=2)
     with Maker(shop.service):
         while any(job.status is not JobStatus.COMPLETED for job in shop.jobs()):
             time.sleep(0.05)
-    record_ends(shop.service.jobs.database, shop.objects, 100)
-    clock = Clock()
-    collector = Collector(shop.service.jobs, shop.objects, Retention(results_s=1000.0), clock)
-    clock.ahead_s = 2000.0
-    assert collector.run_once().deleted["expired results"] == 2
-    for _ in range(8):  # until its notes are forgotten, and the results may be made anew
-        clock.ahead_s += 9
-        collector.finish_purges()
-    collector.close()
+    expire(shop, videos=2)
     assert all(job.expired for job in shop.jobs())
     with Maker(shop.service) as maker:
         assert shop.run().complete
@@ -174,6 +187,47 @@ def test_a_video_that_is_kept_no_more_when_its_run_goes_on_is_made_again(shop: S
     assert [row["error_code"] for row in found] == [None, None]
     assert len(maker.made) == 2
     assert {row["gpu_seconds"] for row in found} == {3.0}  # of both times
+
+
+@pytest.mark.parametrize("end", ["expires", "is deleted"])
+@pytest.mark.parametrize("variant", ["video", "thumbnail"])
+def test_a_video_that_goes_between_its_last_poll_and_its_download_is_made_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, end: str, variant: str
+) -> None:
+    shop.write(shop.products(2))
+    content = HttpService.content
+    gone: list[str] = []
+
+    async def late(service: HttpService, video_id: str, wanted: str) -> bytes:
+        if not gone and wanted == variant:
+            gone.append(video_id)
+            if end == "expires":
+                await asyncio.to_thread(expire, shop, 1)
+            else:
+                await asyncio.to_thread(delete, shop, video_id)
+        return await content(service, video_id, wanted)
+
+    monkeypatch.setattr(HttpService, "content", late)
+    with Maker(shop.service) as maker:
+        assert shop.run(in_flight=1).complete
+    found = shop.table()
+    assert [row["error_code"] for row in found] == [None, None]
+    assert [row["gpu_seconds"] for row in found] == [3.0, 1.5]
+    assert found[0]["video_id"] not in gone
+    assert len(maker.made) == 3
+
+
+def test_a_video_whose_files_alone_are_gone_fails_its_row(shop: Shop) -> None:
+    class Losing(Maker):
+        def _make(self, job: Job) -> None:
+            super()._make(job)
+            self._service.objects.delete(keys.poster_key(job.current_attempt))
+
+    shop.write(shop.products(1))
+    with Losing(shop.service) as maker:
+        assert shop.run().complete
+    assert [row["error_code"] for row in shop.table()] == ["content_missing"]
+    assert len(maker.made) == 1
 
 
 def test_gpu_seconds_are_those_of_every_seed_that_was_tried(shop: Shop) -> None:

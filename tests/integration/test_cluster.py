@@ -20,7 +20,7 @@ from diffusion.params import SamplingParams
 from serve.client import ServiceError
 from storage import keys
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.jobs import Attempt, JobRequest, OutputParams
+from storage.jobs import Attempt, JobRequest, OutputParams, VideoFile
 from storage.object_store import S3ObjectStore
 from tests.integration.live import SHOPREEL, LiveCluster
 from video.mp4 import probe_mp4
@@ -156,11 +156,11 @@ def test_no_tensor_passes_the_dispatcher(live: LiveCluster, handles: Handles) ->
     video = ended(live, quick(live, seed=4, size="128x128"))
     assert video["status"] == "completed"
     audit = handles("Dispatcher").audit.remote().result(timeout_s=10)
-    assert {"StepDone", "Denoised", "Decoded", "VideoFile"} <= set(audit["bytes"])
+    ours = {"Waiting", "StepDone", "Denoised", "Decoded", "Stage", "VideoFile"}
+    assert ours <= set(audit["bytes"])
     assert audit["arrays"] == 0
     assert audit["heavy_modules"] == []
     # Frames of this clip are 393 kB, latents 33 kB, one prompt's embeddings 10 kB.
-    ours = ("StepDone", "Denoised", "Decoded", "VideoFile")
     assert max(audit["bytes"][name] for name in ours) < 4_000
 
 
@@ -262,9 +262,19 @@ def test_denoising_scales_alone_by_its_backlog(live: LiveCluster, handles: Handl
 def test_video_encoding_scales_alone(handles: Handles) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (16, 256, 256, 3), dtype=np.uint8)
     frames = ray.put(noise)
-    encoder = handles("VideoEncoder")
+    encoder = handles("VideoEncoder").options(stream=True)
 
-    def call(number: int) -> Any:
+    class Clip:
+        """A call, ended by result()."""
+
+        def __init__(self, number: int) -> None:
+            self._events = call(number)
+
+        def result(self, timeout_s: float) -> None:
+            *_, video = self._events
+            assert isinstance(video, VideoFile)
+
+    def call(number: int) -> Iterable[Any]:
         request = JobRequest(
             id=f"video_scaling{number}",
             tenant="test",
@@ -276,11 +286,12 @@ def test_video_encoding_scales_alone(handles: Handles) -> None:
             output=OutputParams("crop", 8, 5),
             preset="standard",
         )
-        return encoder.encode.remote(
+        events: Iterable[Any] = encoder.encode.remote(
             request, request.sampling, Attempt(request.id, 1, 1), Decoded(frames, 0.0), Provenance()
         )
+        return events
 
-    watch_scaling("VideoEncoder", (call(n) for n in range(24)))
+    watch_scaling("VideoEncoder", (Clip(n) for n in range(24)))
 
 
 def test_the_same_seed_gives_the_same_bytes_on_a_fresh_cluster(

@@ -47,6 +47,21 @@ def test_an_end_is_told_once_and_again_when_it_changes(
     }
 
 
+def test_an_end_that_two_processes_record_at_once_is_told_once(
+    s3: ObjectStoreConfig, store: SqlJobStore
+) -> None:
+    told = list[Job]()
+    store.create(make_request("made"), results=[VIDEO])
+
+    class Overtaken(S3ObjectStore):
+        def put(self, key: str, data: bytes, content_type: str) -> None:
+            super().put(key, data, content_type)
+            record_ends(store.database, S3ObjectStore(s3), 100, told.append)
+
+    record_ends(store.database, Overtaken(s3), 100, told.append)
+    assert [job.id for job in told] == ["made"]
+
+
 def test_what_is_recorded_again_for_its_rating_is_not_counted_again(
     s3: ObjectStoreConfig, store: SqlJobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

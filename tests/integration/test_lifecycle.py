@@ -14,7 +14,7 @@ from storage import keys
 from storage.batches import Batch, SqlBatches
 from storage.errors import ResultPurged, StoreUnavailable
 from storage.job_store import SqlJobStore
-from storage.jobs import Job, JobRequest, JobStatus
+from storage.jobs import Job, JobRequest, JobStatus, VideoFile
 from storage.lifecycle.collector import Collector
 from storage.lifecycle.records import record_ends
 from storage.lifecycle.retention import Retention
@@ -468,6 +468,37 @@ def test_of_two_runs_at_once_one_waits_for_the_other(
     collector.close()
     # The second found the note of the first: what is made anew meanwhile is safe from it.
     assert objects.reads == 1
+
+
+def test_a_purge_that_another_process_has_overtaken_deletes_nothing_made_since(
+    store: SqlJobStore,
+    s3: ObjectStoreConfig,
+    collect: Callable[[Retention], Collector],
+    clock: Clock,
+) -> None:
+    """Two Housekeepers: a new cluster takes over from one whose reads are slow."""
+    other, anew = collect(SOON), list[VideoFile]()
+
+    class Crawling(S3ObjectStore):
+        def get(self, key: str) -> bytes:
+            data = super().get(key)
+            if not anew and key.startswith("results/"):
+                other.finish_purges()
+                linger(other, clock)
+                assert store.purges(10) == []
+                anew.append(commit(other_objects, request_of("b")))
+            return data
+
+    other_objects = S3ObjectStore(s3)
+    finish(store, other_objects, request_of("a"))
+    store.delete("shop", "a")
+    overtaken = Collector(store, Crawling(s3), SOON, clock)
+    overtaken.finish_purges()
+    overtaken.close()
+    (video,) = anew
+    standing = other_objects.get(keys.result_key("shop", video.result_id))
+    assert VideoFile.from_json(standing) == video
+    assert folder_keys("b", 1) <= all_keys(other_objects)
 
 
 def test_probes_of_killed_processes_go(objects: S3ObjectStore, collector: Collector) -> None:

@@ -22,7 +22,6 @@ EXPLAINED: dict[Metric, str] = {
     metrics.GPU_TEMPERATURE: "no card",
     metrics.GPU_ENERGY: "no card",
     metrics.GPU_MEMORY_RESERVED: "no card",
-    metrics.COST: "the tier has no price",
 }
 
 CAME_OF_IT = {  # at the least: other tests use the cluster too
@@ -31,7 +30,7 @@ CAME_OF_IT = {  # at the least: other tests use the cluster too
     "shopreel_job_attempts_total{outcome=completed}": 2,
     "shopreel_frames_generated_total{tier=cpu}": 16,
     "shopreel_denoise_steps_total{tier=cpu}": 20,
-    "shopreel_http_requests_total{code=404,method=GET,route=/v1/videos/{video_id}}": 1,
+    "shopreel_http_requests_total{code=404,method=GET,route=/v1/videos/{video_id},shed=no}": 1,
     "shopreel_storage_bytes_total{op=put}": 1,
     "shopreel_checkpoints_total{outcome=stored}": 2,
     "shopreel_job_duration_seconds_count{priority=interactive,tier=cpu}": 2,
@@ -81,6 +80,7 @@ def test_every_declared_metric_is_scraped_from_the_node(
             client.get("video_unknown")
     (node,) = ray.nodes()
     expected = [metric for metric in metrics.ALL if metric not in EXPLAINED]
+    cancelled = [f"shopreel_jobs_total{{outcome=cancelled,tier={t}}}" for t in ("cpu", "none")]
     deadline = time.monotonic() + 90  # every process exports when its own ten seconds are over
     while True:
         samples = scrape(node["MetricsExportPort"])
@@ -90,17 +90,17 @@ def test_every_declared_metric_is_scraped_from_the_node(
             for name in CAME_OF_IT
             if samples.get(name, 0) < CAME_OF_IT[name]
         }
+        if not any(samples.get(name) for name in cancelled):  # it may have begun
+            short["cancelled"] = 0
         if not (missing or short) or time.monotonic() > deadline:
             break
         time.sleep(2)
     assert (missing, short) == ([], {})
     assert not [metric.name for metric in EXPLAINED if is_shown(metric, samples)]
-    tiers = ("cpu", "none")  # it may have begun
-    assert sum(samples[f"shopreel_jobs_total{{outcome=cancelled,tier={t}}}"] for t in tiers) >= 1
     assert samples["shopreel_lost_results{}"] == samples["shopreel_duplicate_results{}"] == 0
 
-    # What has not happened is 0, and not absent.
-    assert samples["shopreel_jobs_refused_total{reason=queue_full}"] == 0
-    assert samples["shopreel_storage_errors_total{kind=misconfigured,op=put}"] == 0
+    # What has not happened is 0, and not absent. (Other tests refuse jobs in this very process.)
+    assert "shopreel_jobs_refused_total{reason=queue_full}" in samples
+    assert "shopreel_storage_errors_total{kind=misconfigured,op=put}" in samples
     zeros = [metric for metric in metrics.ALL if isinstance(metric, Counter)]
     assert all(is_shown(metric, samples) for metric in zeros if metric not in EXPLAINED)

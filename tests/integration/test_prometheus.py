@@ -1,5 +1,6 @@
 """A real Prometheus scrapes a cluster at work: dashboards and alerts find what they ask for."""
 
+import importlib.metadata
 import json
 import math
 import re
@@ -14,6 +15,8 @@ from openai import OpenAI
 from monitoring.dashboards import DASHBOARDS
 from monitoring.grafana.rules import alert_rules
 from serve.client import ServiceError
+from serve.commands import LOCAL_CONFIG
+from serve.config import load
 from tests.integration.live import LiveCluster
 from tests.integration.prometheus import Prometheus, prometheus
 from tests.integration.test_batch_cluster import request_line
@@ -24,8 +27,8 @@ pytestmark = pytest.mark.timeout(500)
 EXPLAINED = {
     r"ray_shopreel_gpu_(?!seconds)": "no card",
     r"DCGM_FI_DEV_XID_ERRORS": "no dcgm-exporter",
-    r"ray_shopreel_cost_total": "the tier has no price",
-    r'ray_shopreel_http_requests_total\{code=(~"5\.\.", code!="503"|"503")\}': "nothing failed",
+    r"kubelet_volume_stats_": "no Kubernetes",
+    r"probe_success": "no ingress to ask through",
 }
 _SELECTOR = re.compile(r"\b(?:ray_|DCGM_)?\w+\{[^}]*\}|\b(?:ray|DCGM)_\w+")
 
@@ -112,6 +115,7 @@ def test_the_figures_are_those_of_the_load(scraped: Prometheus) -> None:
         time.sleep(1)
     assert total("ray_shopreel_batch_rows_total", 'outcome="failed"') >= 1
     assert total("ray_shopreel_http_requests_total", 'code="404"') >= 1
+    assert total("ray_shopreel_cost_total", 'tier="cpu"') > 0
     assert total("ray_shopreel_jobs_total", 'outcome="cancelled"') >= 1
     assert total("ray_shopreel_job_failures_total", 'code="deadline_exceeded"') >= 1
     p95 = "histogram_quantile(0.95, sum by (le) (ray_shopreel_job_duration_seconds_bucket))"
@@ -119,6 +123,8 @@ def test_the_figures_are_those_of_the_load(scraped: Prometheus) -> None:
     assert math.isfinite(scraped.value("max(ray_shopreel_lost_results)"))
     assert scraped.value("max(ray_shopreel_lost_results)") == 0
     assert scraped.value("max(ray_shopreel_duplicate_results)") == 0
+    audited = "time() - max(ray_shopreel_audit_last_success_timestamp_seconds)"
+    assert 0 <= scraped.value(audited) < 1800
 
 
 def test_the_node_is_up_and_every_target_bears_the_name_that_alerts_look_for(
@@ -128,6 +134,18 @@ def test_the_node_is_up_and_every_target_bears_the_name_that_alerts_look_for(
     agent, *_of_the_head = group["targets"]  # whose ports are the same for all clusters here
     assert scraped.value(f'up{{job="shopreel", instance="{agent}"}}') == 1
     assert {series["metric"]["job"] for series in scraped.query("up")} == {"shopreel"}
+
+
+def test_every_replica_tells_its_release(scraped: Prometheus) -> None:
+    """One at the least of each deployment."""
+    deployments = load(LOCAL_CONFIG).app.deployments
+    count = "count(count by (WorkerId) (ray_shopreel_build_info))"
+    deadline = time.monotonic() + 60
+    while scraped.value(count) < len(deployments):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    (version,) = scraped.query("count by (version) (ray_shopreel_build_info)")
+    assert version["metric"]["version"] == importlib.metadata.version("shopreel")
 
 
 def test_every_rule_is_evaluated_and_no_promise_is_broken(scraped: Prometheus) -> None:

@@ -19,14 +19,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from catalog.report.errors_csv import write_errors
 from catalog.report.publish import publish_report
-from catalog.results.commit import commit_shard, finished_shards, read_markers
+from catalog.report.summary import summarise
+from catalog.results.commit import (
+    commit_shard,
+    finished_shards,
+    read_markers,
+    read_standing,
+    replace_shard,
+    standing_marker,
+    sweep_parts,
+)
 from catalog.results.errors import MarkerDamaged, PartDamaged, PartOfAnother
 from catalog.results.marker import ShardMarker
 from catalog.results.output import RunOutput
 from catalog.results.row import ResultRow
-from storage.errors import StoreUnavailable
-from storage.object_store import ObjectStoreConfig
+from storage.errors import ObjectNotFound, StoreUnavailable
+from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from tests.sample_results import (
     BEGAN,
     FINGERPRINT,
@@ -70,8 +80,8 @@ def test_a_shard_is_one_part_and_one_marker(output: RunOutput) -> None:
     ]
     assert stored_rows(output, marker.part_key) == list(SPAN.indices)
     assert marker.tally.statuses == {"ok": 90, "failed": 10}
-    assert finished_shards(output) == {3}
-    assert list(read_markers(output, [3])) == [marker]
+    assert [*finished_shards(output)] == [3]
+    assert list(read_markers(output, finished_shards(output).values())) == [marker]
 
 
 @pytest.mark.parametrize("drawn", [0, 1, 50, 99])
@@ -99,7 +109,7 @@ def test_a_driver_killed_while_rows_are_drawn_leaves_nothing(
         textwrap.dedent("""
         import os, signal, sys
         from catalog.results.commit import commit_shard
-        from storage.object_store import ObjectStoreConfig
+        from storage.object_store import ObjectStoreConfig, S3ObjectStore
         from tests.sample_results import FINGERPRINT, SCHEMA, Span, output_in, rows_of
 
         span = Span(0, 0, 5000)
@@ -136,7 +146,7 @@ def test_a_part_without_a_marker_is_adopted(output: RunOutput) -> None:
     output.objects.delete(output.marker_key(3))  # its driver died between the two
     later = [replace(row, attempts=5) for row in rows_of(SPAN)]
     assert commit_shard(output, FINGERPRINT, SPAN, later, SCHEMA) == first
-    assert finished_shards(output) == {3}
+    assert [*finished_shards(output)] == [3]
 
 
 def test_of_many_drivers_at_once_one_commits(output: RunOutput) -> None:
@@ -151,10 +161,120 @@ def test_of_many_drivers_at_once_one_commits(output: RunOutput) -> None:
     with ThreadPoolExecutor(drivers) as pool:
         markers = list(pool.map(drive, range(drivers)))
     assert len(keys(output)) == 2
-    (standing,) = read_markers(output, [3])
+    standing = standing_marker(output, 3)
+    assert standing is not None
     assert markers == [standing] * drivers
     part = output.objects.get(standing.part_key)
     assert hashlib.sha256(part).hexdigest() == standing.sha256
+
+
+def again(output: RunOutput, standing: ShardMarker, attempts: int) -> ShardMarker:
+    """The shard's rows tried once more, by a driver that found `standing`."""
+    rows = [replace(row, attempts=attempts) for row in rows_of(SPAN)]
+    return replace_shard(output, FINGERPRINT, SPAN, standing, rows, SCHEMA, f"asking {attempts}")
+
+
+def whole(output: RunOutput) -> list[int]:
+    """Rows of all parts, as whoever reads the folder finds them."""
+    parts = [key for key in keys(output) if "/results/" in key]
+    return [row for key in parts for row in stored_rows(output, key)]
+
+
+def test_a_round_takes_the_place_of_the_one_before_it(output: RunOutput) -> None:
+    first = commit(output)
+    second = again(output, first, 2)
+    third = again(output, second, 3)
+    assert standing_marker(output, 3) == third
+    assert (third.round, third.submission) == (2, "asking 3")
+    assert list(read_markers(output, finished_shards(output).values())) == [third]
+    assert whole(output) == list(SPAN.indices)
+
+
+def test_drivers_that_come_late_take_nothing_away(output: RunOutput) -> None:
+    first = commit(output)
+    second = again(output, first, 2)
+    third = again(output, second, 3)
+    assert again(output, first, 9) == third  # the parts of their rounds had gone,
+    assert commit(output) == third  # and are gone again
+    assert standing_marker(output, 3) == third
+    assert whole(output) == list(SPAN.indices)
+
+
+def test_of_many_drivers_that_try_a_shard_again_one_commits(output: RunOutput) -> None:
+    first = commit(output)
+    drivers = 8
+    start = Barrier(drivers)
+
+    def drive(number: int) -> ShardMarker:
+        start.wait()
+        return again(output, first, number)
+
+    with ThreadPoolExecutor(drivers) as pool:
+        markers = list(pool.map(drive, range(drivers)))
+    standing = standing_marker(output, 3)
+    assert standing is not None
+    assert markers == [standing] * drivers
+    assert hashlib.sha256(output.objects.get(standing.part_key)).hexdigest() == standing.sha256
+    assert whole(output) == list(SPAN.indices)
+
+
+@pytest.mark.parametrize("left", ["no marker", "the old part"])
+def test_a_sweep_ends_what_a_driver_began_that_died_while_it_replaced_a_part(
+    output: RunOutput, left: str
+) -> None:
+    first = commit(output)
+    old = output.objects.get(first.part_key)
+    second = again(output, first, 2)
+    output.objects.put(first.part_key, old, "application/vnd.apache.parquet")
+    if left == "no marker":
+        output.objects.delete(output.marker_key(3, 1))
+    sweep_parts(output, FINGERPRINT)
+    assert standing_marker(output, 3) == second
+    assert whole(output) == list(SPAN.indices)
+
+
+def test_a_sweep_beside_a_driver_at_work_loses_no_shard(
+    output: RunOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = commit(output)
+    write = S3ObjectStore.put_if_absent
+
+    def swept_before_its_marker(store: S3ObjectStore, key: str, data: bytes, kind: str) -> bool:
+        if key == output.marker_key(3, 1):
+            monkeypatch.undo()
+            sweep_parts(output, FINGERPRINT)  # as another driver's start does
+        return write(store, key, data, kind)
+
+    monkeypatch.setattr(S3ObjectStore, "put_if_absent", swept_before_its_marker)
+    second = again(output, first, 2)
+    assert standing_marker(output, 3) == second
+    assert whole(output) == list(SPAN.indices)
+
+
+def test_errors_are_told_of_the_part_that_stands_whatever_the_summary_saw(
+    output: RunOutput, tmp_path: Path
+) -> None:
+    """Another driver replaces parts in between."""
+    spans = [Span(0, 0, 10), Span(1, 10, 10)]
+    first, second = (commit(output, span) for span in spans)
+    before = summarise(output, plan_of(20, 2))
+    assert before.faulty
+    mended = [ok_row(row) for row in spans[0].indices]
+    replace_shard(output, FINGERPRINT, spans[0], first, mended, SCHEMA, "again")
+    still = [replace(row, attempts=7) for row in rows_of(spans[1])]
+    replace_shard(output, FINGERPRINT, spans[1], second, still, SCHEMA, "again")
+    assert write_errors(output, before, tmp_path / "errors.csv") == 1
+    with (tmp_path / "errors.csv").open(encoding="utf-8-sig", newline="") as file:
+        header, line = csv.reader(file)
+    assert (header[0], line[header.index("row")]) == ("row", "19")
+    assert line[header.index("attempts")] == "7"
+
+
+def test_a_part_that_is_gone_and_was_not_replaced_is_missed(output: RunOutput) -> None:
+    marker = commit(output)
+    output.objects.delete(marker.part_key)
+    with pytest.raises(ObjectNotFound, match="part-00003"):
+        read_standing(output, marker)
 
 
 def test_anothers_part_is_not_adopted(output: RunOutput, s3: ObjectStoreConfig) -> None:
@@ -164,7 +284,7 @@ def test_anothers_part_is_not_adopted(output: RunOutput, s3: ObjectStoreConfig) 
         commit(output_in(s3, "crun_2"))
     with pytest.raises(PartOfAnother, match="feed"):
         commit_shard(output, "sha256:other", SPAN, rows_of(SPAN), SCHEMA)
-    assert finished_shards(output) == frozenset()
+    assert not finished_shards(output)
 
 
 def test_a_damaged_part_is_not_adopted(output: RunOutput) -> None:
@@ -172,7 +292,7 @@ def test_a_damaged_part_is_not_adopted(output: RunOutput) -> None:
     output.objects.put(key, b"PAR1 no more", "application/vnd.apache.parquet")
     with pytest.raises(PartDamaged, match="part-00003"):
         commit(output)
-    assert finished_shards(output) == frozenset()
+    assert not finished_shards(output)
 
 
 def test_a_store_that_is_away_can_be_committed_to_later(s3: ObjectStoreConfig) -> None:
@@ -180,7 +300,7 @@ def test_a_store_that_is_away_can_be_committed_to_later(s3: ObjectStoreConfig) -
     with pytest.raises(StoreUnavailable):
         commit(output_in(away))
     commit(output_in(s3))
-    assert finished_shards(output_in(s3)) == {3}
+    assert [*finished_shards(output_in(s3))] == [3]
 
 
 def test_shards_are_found_past_a_page_of_the_listing(output: RunOutput) -> None:
@@ -192,8 +312,10 @@ def test_shards_are_found_past_a_page_of_the_listing(output: RunOutput) -> None:
                 range(1500),
             )
         )
-    assert finished_shards(output) == frozenset(range(1500))
-    assert sum(marker.tally.rows for marker in read_markers(output, range(1500))) == 15_000
+    finished = finished_shards(output)
+    assert [*finished] == [*range(1500)]
+    markers = read_markers(output, finished.values())
+    assert sum(marker.tally.rows for marker in markers) == 15_000
 
 
 def test_a_report_is_published_beside_the_results(output: RunOutput) -> None:

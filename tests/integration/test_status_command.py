@@ -130,6 +130,7 @@ def test_status_says_what_fires_and_how_much_waits(prometheus: str) -> None:
     assert ran.exit_code == 3, ran.output
     said = " ".join(ran.stdout.split())
     assert "1 alert fires" in said
+    assert "firing QueueOld page, since 2" in said
     assert "An interactive job has waited 95 s docs/operations.md#queueold" in said
     assert "0 of 1 targets up, 1 alert rules" in said
     assert "queued interactive 7" in said

@@ -89,7 +89,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Re
     """The id of a job that has ended, the spans of its trace, and where the cluster's logs are."""
     folder = tmp_path_factory.mktemp("traced")
     with Receiver() as receiver:
-        traces = {"endpoint": receiver.url, "headers": {"x-collector-key": "k"}}
+        traces: dict[str, Any] = {"endpoint": receiver.url, "headers": {"x-collector-key": "k"}}
+        traces |= {"trust_callers": True}
         config = write_config(folder / "config.yaml", **{"observability.traces": traces})
         with LiveCluster(folder / "data", config) as cluster:
             job_id = _make(cluster.url)

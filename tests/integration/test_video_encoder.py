@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -11,7 +13,7 @@ from deployments.provenance import Provenance
 from deployments.video_encoder import VideoEncoder
 from storage import keys
 from storage.errors import ResultDamaged, StoreUnavailable
-from storage.jobs import Attempt, VideoFile
+from storage.jobs import Attempt, Stage, VideoFile
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from tests.unit.test_video_encoder import CONFIG, NOWHERE, PHOTO, REQUEST, clip, png
 from video.photo import PhotoLimits
@@ -23,17 +25,32 @@ ATTEMPT = Attempt(REQUEST.id, 1, 1)
 COMMIT = keys.result_key(REQUEST.tenant, REQUEST.result_id)
 
 
-def encode(store: ObjectStoreConfig, attempt: Attempt = ATTEMPT) -> VideoFile:
+def stream(
+    store: ObjectStoreConfig, attempt: Attempt = ATTEMPT
+) -> AsyncGenerator[Stage | VideoFile]:
     """As the Dispatcher calls it; the frames stand behind a future instead of Ray's reference."""
+    frames = asyncio.get_running_loop().create_future()
+    frames.set_result(clip())
+    decoded = Decoded(cast("ray.ObjectRef[object]", frames), 0.1)
+    encoder = VideoEncoder(CONFIG, store, PhotoLimits())
+    events = encoder.encode(REQUEST, REQUEST.sampling, attempt, decoded, Provenance())
+    return cast(AsyncGenerator[Stage | VideoFile], events)
 
-    async def run() -> VideoFile:
-        frames = asyncio.get_running_loop().create_future()
-        frames.set_result(clip())
-        decoded = Decoded(cast("ray.ObjectRef[object]", frames), 0.1)
-        encoder = VideoEncoder(CONFIG, store, PhotoLimits())
-        return await encoder.encode(REQUEST, REQUEST.sampling, attempt, decoded, Provenance())
+
+def told(store: ObjectStoreConfig, attempt: Attempt = ATTEMPT) -> list[Stage | VideoFile]:
+    """All that it says."""
+
+    async def run() -> list[Stage | VideoFile]:
+        return [event async for event in stream(store, attempt)]
 
     return asyncio.run(run())
+
+
+def encode(store: ObjectStoreConfig, attempt: Attempt = ATTEMPT) -> VideoFile:
+    """What it says last."""
+    *_, video = told(store, attempt)
+    assert isinstance(video, VideoFile)
+    return video
 
 
 def manifest(objects: S3ObjectStore, video: VideoFile) -> dict[str, Any]:
@@ -50,6 +67,24 @@ def test_what_is_measured_stands_in_the_commit_and_in_the_manifest(s3: ObjectSto
     assert VideoFile.from_json(objects.get(COMMIT)).quality == video.quality
     assert manifest(objects, video)["quality"]["score"] == video.quality.score
     assert 0 < video.timings["quality"] < 60
+
+
+def test_storing_is_told_and_has_a_time_of_its_own(
+    s3: ObjectStoreConfig,
+) -> None:
+    stage, video = told(s3)
+    assert stage is Stage.STORING
+    assert isinstance(video, VideoFile)
+    assert set(video.timings) == {"quality", "interpolation", "video_encoding", "storing"}
+
+
+def test_nothing_is_stored_before_storing_is_told(s3: ObjectStoreConfig) -> None:
+    async def first() -> Stage | VideoFile:
+        async with aclosing(stream(s3)) as events:
+            return await anext(events)
+
+    assert asyncio.run(first()) is Stage.STORING
+    assert list(S3ObjectStore(s3).iter_objects("")) == []
 
 
 def test_a_clip_whose_photo_is_gone_is_published_without_likeness(s3: ObjectStoreConfig) -> None:

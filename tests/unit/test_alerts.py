@@ -12,6 +12,7 @@ from monitoring.dashboards.gpu import MEMORY_RUNGS
 from monitoring.dashboards.promql import (
     API_GOAL,
     CALLERS_FAULTS,
+    CREATION,
     IN_TIME_GOAL,
     IN_TIME_S,
     JOBS_GOAL,
@@ -87,15 +88,17 @@ def test_alerts_and_dashboards_have_the_same_goals() -> None:
         return str(RULES[alert]["expr"])
 
     for name, goal in (
-        ("ApiAvailability", API_GOAL),
-        ("JobSuccess", JOBS_GOAL),
-        ("Latency", IN_TIME_GOAL),
+        ("ApiAvailabilityBurn", API_GOAL),
+        ("CreationBurn", API_GOAL),
+        ("JobSuccessBurn", JOBS_GOAL),
+        ("LatencyBurn", IN_TIME_GOAL),
     ):
         budget = f"{1 - goal:.3g}"
-        assert expr(f"{name}BurnFast").count(f"> 14.4 * {budget}") == 2
-        assert expr(f"{name}BurnSlow").count(f"> 6 * {budget}") == 2
-        assert expr(f"{name}BurnLow").count(f"> {budget}") == 2
+        assert expr(f"{name}Fast").count(f"> 14.4 * {budget}") == 2
+        assert expr(f"{name}Slow").count(f"> 6 * {budget}") == 2
+        assert expr(f"{name}Low").count(f"> {budget}") == 2
     assert f'le="{IN_TIME_S:.1f}"' in expr("LatencyBurnFast")
     assert f"> {IN_TIME_S / 2:g}" in expr("QueueOld")
     assert CALLERS_FAULTS in expr("JobSuccessBurnFast")
+    assert CREATION in expr("CreationBurnFast")
     assert MEMORY_RUNGS in expr("MemoryLadderUsed")

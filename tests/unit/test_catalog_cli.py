@@ -19,8 +19,7 @@ def commands() -> list[str]:
     found = re.findall(r"shopreel catalog run [^\n#]+", guide)
     cronjob = yaml.safe_load((ROOT / "cluster" / "kubernetes" / "catalogue.yaml").read_text())
     (container,) = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    (script,) = container["args"]
-    return [*found, script.removeprefix("exec ")]
+    return [*found, shlex.join([*container["command"], *container["args"]])]
 
 
 @pytest.mark.parametrize("command", commands())

@@ -15,7 +15,7 @@ from serve import catalog_driver
 from serve.catalog_driver import main, own_key
 from serve.config import AppConfig
 from serve.edge.auth import AuthConfig
-from storage.errors import StoreUnavailable
+from storage.errors import StoreUnavailable, UnknownKey
 from storage.job_store import JobStoreConfig
 from storage.sql.database import Database
 from storage.tenants import SqlTenants
@@ -83,6 +83,22 @@ def test_a_key_that_cannot_be_revoked_fails_no_run_and_is_revoked_by_the_next_dr
     assert live_keys(config) == 1
     with own_key(config, "shop", OPTIONS):
         assert live_keys(config) == 1
+    assert live_keys(config) == 0
+
+
+def test_a_driver_that_leaves_late_leaves_its_successors_key_alone(
+    config: AppConfig,
+) -> None:
+    assert config.job_store is not None
+    first = own_key(config, "shop", OPTIONS)
+    old = first.__enter__()
+    with own_key(config, "shop", OPTIONS) as key, closing(Database(config.job_store.url)) as table:
+        assert old is not None
+        with pytest.raises(UnknownKey):
+            SqlTenants(table).authenticate(old)
+        first.__exit__(None, None, None)
+        assert key is not None
+        assert SqlTenants(table).authenticate(key).name == "shop"
     assert live_keys(config) == 0
 
 

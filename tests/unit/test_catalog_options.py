@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from catalog.results.row import ResultRow, RowStatus
-from catalog.run.options import RunOptions, is_job_key, job_key
+from catalog.run.options import RunOptions
 from catalog.run.progress import Counts
+from catalog.run.row_jobs import is_job_key, job_key
 
 
 @pytest.mark.parametrize("output", ["s3://b/x", "s3://bucket//x", "s3://bucket/x/", "s3://bucket/"])

@@ -185,6 +185,7 @@ def test_every_deployment_is_counted() -> None:
         "Denoiser-gpu",
         "Decoder",
         "VideoEncoder",
+        "CameraRenderer",
         "Housekeeper",
     ]
 

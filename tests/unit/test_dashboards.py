@@ -108,6 +108,7 @@ def test_every_series_of_ours_is_declared_with_the_labels_that_are_asked() -> No
 def test_groupings_are_by_labels_that_some_series_has() -> None:
     known = {label for metric in metrics.ALL for label in metric.labels} | _BY_RAY
     known |= {"deployment", "Location", "ip", "Hostname"}  # Ray's and dcgm-exporter's
+    known |= {"persistentvolumeclaim", "instance"}  # a kubelet's, a probe's
     for expr in _exprs():
         for labels in re.findall(r"\bby \(([^)]*)\)", expr):
             assert {label.strip() for label in labels.split(",")} <= known, expr

@@ -3,13 +3,16 @@
 import os
 import signal
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Connection, select, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from storage.errors import StoreUnavailable
 from storage.job_store import JobStoreConfig, SqlJobStore
@@ -49,6 +52,21 @@ def test_sqlite_is_set_up_to_lose_nothing(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="unable to open"):
         SqlJobStore(JobStoreConfig(url=f"sqlite:///{tmp_path}/missing/jobs.sqlite"))
+
+
+# --- both
+
+
+def test_an_error_tells_no_value_of_a_row(database_url: str) -> None:
+    """Of whichever class it is: it ends up in a log, or in an answer."""
+    prompt = uuid4().hex
+    opened = Database(database_url)
+    with pytest.raises((StoreUnavailable, SQLAlchemyError)) as raised, opened.writing() as db:
+        db.execute(text("INSERT INTO nowhere VALUES (:prompt)"), {"prompt": prompt})
+    opened.close()
+    told = "".join(traceback.format_exception(raised.value))
+    assert "INSERT INTO nowhere" in told
+    assert prompt not in told
 
 
 # --- Postgres

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mappi
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 from types import MappingProxyType
 from typing import Any
 
@@ -16,12 +17,16 @@ import ray.exceptions
 from cluster.cost import CostModel
 from cluster.eta import FACT, Snapshot
 from cluster.ladder import Floor
-from cluster.tiers import TierConfig
+from cluster.tiers import CameraTierConfig, TierConfig
+from deployments.camera import ONE_LAYER, Rendered
 from deployments.decoder import Decoded
-from deployments.denoiser import Denoised, DenoiseOrder, StepDone
+from deployments.denoiser import Denoised, DenoiseOrder, StepDone, Waiting
+from deployments.dispatch.attempts import Attempts
 from deployments.dispatch.fleet import Replicas
+from deployments.dispatch.results import Results
 from deployments.dispatch.verdict import Retry, judge
 from deployments.dispatcher import Dispatcher, DispatcherConfig
+from deployments.handover import HandoverLost
 from diffusion.errors import (
     DeadlineExceeded,
     EngineBroken,
@@ -35,11 +40,12 @@ from storage import keys
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
 from storage.facts import SqlFacts
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.jobs import Job, JobRequest, JobStatus, Stage, VideoFile
+from storage.jobs import Attempt, Job, JobRequest, JobStatus, Stage, VideoFile
 from storage.object_store import S3ObjectStore
 from tests import sample_jobs
 from tests.sample_jobs import MAX_ATTEMPTS, VIDEO
 from tests.sample_model import ARCHITECTURE
+from video.camera.move import CameraMove, Move
 from video.errors import EncodeFailed
 
 DEATH = ray.exceptions.ActorDiedError()
@@ -91,15 +97,24 @@ class Response:
 
 
 class Stream(Response):
-    """A streamed call: a step, then the latents, once the gate is open."""
+    """A streamed call: a turn and a step, then the latents, once the gate is open."""
 
     def __init__(self, work: Callable[[], Any], gate: asyncio.Event):
         super().__init__(work)
         self._gate = gate
 
     async def __aiter__(self) -> AsyncIterator[Any]:
+        yield Waiting(0)
         yield StepDone(1)
         await self._gate.wait()
+        yield await self
+
+
+class Publication(Response):
+    """The video encoder's: it says that it stores, and then the video."""
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        yield Stage.STORING
         yield await self
 
 
@@ -112,6 +127,7 @@ class Handle:
         self.told: list[Any] = []  # by broadcast
         self._make = make
         self.encode = self.denoise = self.decode = self
+        self.render = self.encode_first = self
 
     def options(self, **_: Any) -> "Handle":
         return self
@@ -162,7 +178,7 @@ class Rig:
         self.gates: dict[int, asyncio.Event] = {}  # of single tiers
         self.faults: dict[str, list[Exception]] = {}
         self.bucket = Bucket()
-        self.tiers = [TierConfig(name="cpu", max_ongoing_requests=2)]
+        self.tiers: list[TierConfig] = [TierConfig(name="cpu", max_ongoing_requests=2)]
         self.counts: dict[str, int] | None = {"Denoiser-cpu": 1, "Decoder": 1}
 
     def stage(self, name: str, value: Any) -> Callable[[], Any]:
@@ -178,12 +194,16 @@ class Rig:
             return Handle(lambda: Response(self.stage(name, value)))
 
         denoised = Denoised(None, "checkpoints/x", {"denoising": 1.0}, "")
+        rendered = Rendered(Decoded(None, 0.2), layers=1)
         self.denoisers = [
             Handle(partial(Stream, self.stage("denoise", denoised), self.gates.get(i, self.gate)))
-            for i in range(len(self.tiers))
+            if tier.denoises
+            else plain("render", rendered)
+            for i, tier in enumerate(self.tiers)
         ]
+        self.image_encoder = plain("image", 1)
         self.decoder = plain("decode", Decoded(None, 0.1))
-        self.video_encoder = plain("encode_video", VIDEO)
+        self.video_encoder = Handle(lambda: Publication(self.stage("encode_video", VIDEO)))
         dispatcher = Watched.__new__(Watched)
         dispatcher.counts = self.counts
         await dispatcher.__init__(  # type: ignore[misc]
@@ -194,7 +214,7 @@ class Rig:
             Floor(area_px=64 * 64, num_frames=8, size_multiple=16),
             self.bucket,
             self.denoisers,
-            [plain("text", 1), plain("image", 1), self.decoder, self.video_encoder],
+            [plain("text", 1), self.image_encoder, self.decoder, self.video_encoder],
         )
         return dispatcher
 
@@ -214,7 +234,7 @@ class Rig:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.dispatch.journey._STORAGE_WAITS_S", (0.01, 0.01))
     monkeypatch.setattr("deployments.dispatcher._HAND_OUT_S", 0.01)
-    monkeypatch.setattr("deployments.dispatch.attempts._WAITS_S", (0.05,) * 4)
+    monkeypatch.setattr("deployments.dispatch.ends._WAITS_S", (0.05,) * 4)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -283,17 +303,71 @@ def test_a_store_that_is_away_while_storing_costs_no_denoising(tmp_path: Path) -
     run(scenario)
 
 
+def test_a_video_that_is_being_stored_says_so_and_can_be_cancelled(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        dispatcher = await rig.start()
+
+        async def for_ever() -> None:
+            await asyncio.Event().wait()
+
+        storing = Publication(for_ever)
+        rig.video_encoder.remote = lambda *_: storing  # type: ignore[method-assign]
+        rig.jobs.create(make_request("job"))
+        while rig.job("job").stage is not Stage.STORING:
+            await asyncio.sleep(0.01)
+        rig.jobs.cancel("shop", "job")
+        await dispatcher.stop("job")
+        while not storing.cancelled:
+            await asyncio.sleep(0.01)
+        assert rig.job("job").status is JobStatus.CANCELLED
+
+    run(scenario)
+
+
 def test_a_dead_denoiser_is_charged_and_a_poison_job_ends(tmp_path: Path) -> None:
     async def scenario() -> None:
         rig = Rig(tmp_path)
         rig.faults["denoise"] = [DEATH] * (MAX_ATTEMPTS + 1)
-        await rig.start()
+        dispatcher = await rig.start()
         rig.jobs.create(make_request("job"))
         job = await rig.until("job", JobStatus.FAILED)
         # The first loss is nobody's fault: the clip had got further. Then it gets no further.
         assert (job.error_code, job.attempt) == ("worker_lost", MAX_ATTEMPTS + 1)
+        while len(dispatcher._attempts):
+            await asyncio.sleep(0.01)
+        assert not dispatcher._attempts.suspects.lost("job", 1)  # nothing is kept of it
         rig.jobs.create(make_request("next"))
         await rig.until("next", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+def test_the_end_of_an_attempt_that_lost_its_job_costs_the_next_one_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease ran out under it; a suspect stays one, and is kept apart."""
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        attempts = dispatcher._attempts
+        rig.jobs.create(make_request("job"))
+        while not attempts.progress():
+            await asyncio.sleep(0.01)
+        for loop in dispatcher._loops:
+            loop.cancel()
+        for suspect in ("job", "other"):
+            attempts.suspects.lost(suspect, 0)
+        monkeypatch.setattr(rig.jobs, "_clock", lambda: time.time() + 3600)
+        (again,) = rig.jobs.lease(dispatcher._epoch, {"job": "cpu"})
+        (first,) = attempts.tasks
+        attempts.start(again)
+        await asyncio.wait([first])
+        assert attempts.jobs == [again]
+        rig.jobs.create(make_request("other"))
+        assert attempts.suspects.without([rig.job("other")], attempts.jobs) == []
 
     run(scenario)
 
@@ -305,9 +379,10 @@ def test_an_outage_pauses_the_queue_and_fails_nothing(tmp_path: Path) -> None:
         dispatcher = await rig.start()
         for number in range(4):
             rig.jobs.create(make_request(f"job{number}"))
-        await asyncio.sleep(0.5)
-        assert len(rig.denoisers[0].calls) <= 3  # then it waits, instead of burning through all
-        assert any("S3 is away" in line for line in await dispatcher.not_ready())
+        while not any("S3 is away" in line for line in await dispatcher.not_ready()):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        assert len(rig.denoisers[0].calls) <= 3  # it waits, instead of burning through all
         for number in range(4):
             await rig.until(f"job{number}", JobStatus.COMPLETED)
         assert await dispatcher.not_ready() == []
@@ -334,6 +409,25 @@ def test_drain_lets_work_end_and_puts_the_rest_back_uncharged(tmp_path: Path) ->
         await rig.until("job", JobStatus.COMPLETED)
 
     run(scenario)
+
+
+def test_told_to_end_it_puts_jobs_back_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.jobs.create(make_request("job"))
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        await rig.until("job", JobStatus.IN_PROGRESS)
+        told = Event()
+        told.set()
+        monkeypatch.setattr("deployments.sigterm._told", told)
+        await Dispatcher.__del__(dispatcher)
+        assert rig.job("job").status is JobStatus.QUEUED
+
+    assert DispatcherConfig().drain_s > 10
+    asyncio.run(asyncio.wait_for(scenario(), 10))  # less than it has when Serve stops it
 
 
 def test_drain_does_not_miss_a_lease_under_way(tmp_path: Path) -> None:
@@ -857,8 +951,60 @@ def test_a_job_leaves_a_tier_at_rest_that_lost_its_replica(tmp_path: Path) -> No
     run(scenario)
 
 
+def test_a_job_whose_tier_goes_in_the_moment_it_starts_goes_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its task had no turn yet: it must still put the job back, not leave it to its lease."""
+    started: list[Job] = []
+    start = Attempts.start
+
+    def start_and_strand(self: Attempts, job: Job) -> None:
+        start(self, job)
+        if not started:
+            self.strand([job.current_attempt])
+        started.append(job)
+
+    monkeypatch.setattr(Attempts, "start", start_and_strand)
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path, lease_s=3600)
+        await rig.start()
+        rig.jobs.create(make_request("job"))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert (job.attempt, [event.kind for event in job.events]) == (2, ["worker_lost"])
+
+    run(scenario)
+
+
+def test_a_job_whose_tier_goes_while_its_result_is_looked_for_goes_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has answered: its task goes on before the cancel comes, without its slot."""
+    find = Results.find
+    stranded: list[Attempt] = []
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path, lease_s=3600)
+        dispatcher = await rig.start()
+
+        async def find_and_strand(self: Results, request: JobRequest) -> VideoFile | None:
+            found = await find(self, request)
+            if not stranded:
+                stranded.append(rig.job("job").current_attempt)
+                dispatcher._attempts.strand(stranded)
+            return found
+
+        monkeypatch.setattr(Results, "find", find_and_strand)
+        rig.jobs.create(make_request("job"))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert (job.attempt, [event.kind for event in job.events]) == (2, ["worker_lost"])
+
+    run(scenario)
+
+
 def test_a_clip_on_a_node_that_drains_is_left_to_hand_itself_out(tmp_path: Path) -> None:
-    """Serve counts its replica no more as running; it still is, and takes no new clip."""
+    """Serve counts its replica no more as running; it still is, and takes no new clip. The same
+    where Serve stops it: the clip ends as Preempted, its checkpoint stored."""
 
     async def scenario() -> None:
         rig = Rig(tmp_path)
@@ -876,11 +1022,13 @@ def test_a_clip_on_a_node_that_drains_is_left_to_hand_itself_out(tmp_path: Path)
     run(scenario)
 
 
-def test_replicas_that_are_moved_looked_at_again_or_updated_are_not_gone() -> None:
-    for state in ("RUNNING", "PENDING_MIGRATION", "RECOVERING", "UPDATING"):
-        assert not Replicas.of({state: 1, "STOPPING": 1}).are_gone
-    assert Replicas.of({"STARTING": 1, "STOPPING": 1}).are_gone
-    assert Replicas.of({"PENDING_MIGRATION": 2}).running == 0
+def test_replicas_that_are_moved_looked_at_again_updated_or_stopped_are_not_gone() -> None:
+    leaving = ("PENDING_MIGRATION", "RECOVERING", "UPDATING", "STOPPING")
+    for state in ("RUNNING", *leaving):
+        assert not Replicas.of({state: 1, "STARTING": 1}).are_gone
+    assert Replicas.of({"STARTING": 1}).are_gone
+    assert Replicas.of({"STARTING": 2, "RUNNING": 1}) == Replicas(running=1, starting=2)
+    assert Replicas.of(dict.fromkeys(leaving, 1)) == Replicas(running=0, leaving=4)
 
 
 async def commit_results(rig: Rig) -> Watched:
@@ -888,7 +1036,7 @@ async def commit_results(rig: Rig) -> Watched:
     dispatcher = await rig.start()
 
     def remote(request: JobRequest, *_: Any) -> Any:
-        return Response(lambda: rig.bucket.commit(request))
+        return Publication(lambda: rig.bucket.commit(request))
 
     rig.video_encoder.remote = remote  # type: ignore[method-assign]
     return dispatcher
@@ -1043,6 +1191,33 @@ def test_who_waits_for_a_purge_holds_up_nobody(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_no_more_wait_for_a_purge_than_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.dispatch.attempts._MOST_LINGERING", 3)
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        dispatcher = await commit_results(rig)
+        requests = [make_request(f"job{number}") for number in range(20)]
+        for request in requests:
+            rig.jobs.create(request)
+        purges = []
+        for request in requests:
+            await rig.until(request.id, JobStatus.COMPLETED)
+            purges.append(rig.jobs.delete("shop", request.id))
+            rig.jobs.create(replace(request, id=f"{request.id}-again"))
+        # Two slots: up to four attempts beyond the three are let in, and two with the last of them.
+        while len(dispatcher._attempts) <= 4:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        assert 8 <= rig.jobs.counts()[JobStatus.IN_PROGRESS] <= 9
+        for purge in purges:
+            rig.jobs.purged(purge)
+        for request in requests:
+            await rig.until(f"{request.id}-again", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
 def test_the_api_is_told_what_an_eta_needs_and_how_good_it_was(tmp_path: Path) -> None:
     async def scenario() -> None:
         rig = Rig(tmp_path)
@@ -1109,3 +1284,182 @@ def test_what_an_error_means(error: Exception, code: str, retry: Retry) -> None:
     wrapped = ray.exceptions.RayTaskError("f", "traceback", error).as_instanceof_cause()
     if not isinstance(error, ray.exceptions.RayError):
         assert judge(wrapped) == verdict
+
+
+# Camera moves.
+
+
+def a_panned_request(job_id: str, strength: float) -> JobRequest:
+    request = make_request(job_id)
+    return replace(
+        request,
+        sampling=replace(request.sampling, motion_strength=strength),
+        camera_motion=CameraMove(Move.PAN_LEFT),
+    )
+
+
+def test_the_frames_of_a_camera_move_go_from_stage_to_stage_without_us(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        await rig.start()
+        rig.jobs.create(request := a_panned_request("panned", 0.5))
+        await rig.until("panned", JobStatus.COMPLETED)
+        size = (request.sampling.num_frames, request.sampling.width, request.sampling.height)
+        rendered, first = rig.image_encoder.calls
+        start, _ = rig.decoder.calls
+        assert rig.image_encoder.args[0][:-1] == (
+            request.photo_key,
+            request.camera_motion,
+            *size,
+            "crop",
+        )
+        assert rig.image_encoder.args[1][0] is rendered
+        assert rig.decoder.args[0][0] is rendered
+        assert rig.denoisers[0].args[0][2:] == (first, start)
+
+    run(scenario)
+
+
+def test_at_full_strength_the_photo_goes_the_plain_way(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        await rig.start()
+        rig.jobs.create(a_panned_request("plain", 1.0))
+        await rig.until("plain", JobStatus.COMPLETED)
+        (photo,) = rig.image_encoder.calls
+        assert rig.denoisers[0].args[0][2:] == (photo,)
+        assert len(rig.decoder.calls) == 1
+
+    run(scenario)
+
+
+def test_cancelling_stops_the_camera_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        rig.jobs.create(a_panned_request("panned", 0.5))
+        await rig.until("panned", JobStatus.IN_PROGRESS)
+        while not rig.denoisers[0].calls:
+            await asyncio.sleep(0.01)
+        rig.jobs.cancel("shop", "panned")
+        await dispatcher.stop("panned")
+        live = [*rig.image_encoder.calls, *rig.decoder.calls, *rig.denoisers[0].calls]
+        while not all(response.cancelled for response in live):
+            await asyncio.sleep(0.01)
+        assert len(live) == 4
+
+    run(scenario)
+
+
+# The model `camera`.
+
+
+def a_rendered_request(job_id: str, move: Move = Move.ZOOM_IN) -> JobRequest:
+    request = make_request(job_id)
+    sampling = replace(request.sampling, num_inference_steps=0)
+    return replace(request, model="camera", sampling=sampling, camera_motion=CameraMove(move))
+
+
+class CameraRig(Rig):
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.tiers = [TierConfig(name="cpu", max_ongoing_requests=2), CameraTierConfig()]
+        self.counts = {"Denoiser-cpu": 1, "CameraRenderer": 1, "Decoder": 1}
+
+
+def test_a_rendered_job_meets_no_model(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.gate.clear()  # the denoiser is stuck with another clip
+        await rig.start()
+        rig.jobs.create(make_request("generated"))
+        rig.jobs.create(request := a_rendered_request("rendered"))
+        job = await rig.until("rendered", JobStatus.COMPLETED)
+        assert (job.tier, job.attempt) == ("camera", 1)
+        denoiser, renderer = rig.denoisers
+        assert renderer.args[0][:2] == (request, request.sampling)
+        assert len(denoiser.calls) == 1
+        assert not rig.decoder.calls
+        assert len(rig.image_encoder.calls) == 1  # the generated one's
+        provenance = rig.video_encoder.args[0][4]
+        assert provenance.timings == {"rendering": 0.2}
+        assert provenance.camera_layers == 1
+        rig.gate.set()
+        assert (await rig.until("generated", JobStatus.COMPLETED)).tier == "cpu"
+
+    run(scenario)
+
+
+def test_an_orbit_in_one_layer_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        await rig.start()
+        for move in (Move.ORBIT_LEFT, Move.PAN_LEFT):
+            rig.jobs.create(a_rendered_request(move, move))
+            await rig.until(move, JobStatus.COMPLETED)
+        warnings = [args[4].warnings for args in rig.video_encoder.args]
+        assert warnings == [(ONE_LAYER,), ()]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("stage", ["render", "encode_video"])
+def test_a_renderer_that_died_renders_again(tmp_path: Path, stage: str) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.faults[stage] = [DEATH, DEATH]
+        await rig.start()
+        rig.jobs.create(a_rendered_request("job"))
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+
+    run(scenario)
+
+
+def test_frames_that_were_lost_are_rendered_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.faults["encode_video"] = [HandoverLost("gone")]
+        await rig.start()
+        rig.jobs.create(a_rendered_request("job"))
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+        assert len(rig.denoisers[1].calls) == 2
+
+    run(scenario)
+
+
+def test_a_running_camera_is_no_denoiser(tmp_path: Path) -> None:
+    """With every denoiser gone the cluster is not ready, and their clips wait for them."""
+
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        rig.jobs.create(make_request("job"))
+        await rig.until("job", JobStatus.IN_PROGRESS)
+        dispatcher.counts = {"Denoiser-cpu": 0, "CameraRenderer": 1, "Decoder": 1}
+        await dispatcher.has_counted("cpu", 0)
+        assert await dispatcher.not_ready() == ["Denoiser-cpu: no replica is running"]
+        dispatcher.counts = {"Denoiser-cpu": 1, "CameraRenderer": 0, "Decoder": 1}
+        await dispatcher.has_counted("camera", 0)
+        assert await dispatcher.not_ready() == ["CameraRenderer: no replica is running"]
+        assert rig.job("job").attempt == 1
+        rig.gate.set()
+        await rig.until("job", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+def test_a_rendered_job_behind_a_long_queue_is_found(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.gate.clear()
+        for number in range(40):  # more than are looked at first
+            rig.jobs.create(make_request(f"job{number}"))
+        await rig.start()
+        await rig.until("job1", JobStatus.IN_PROGRESS)
+        rig.jobs.create(a_rendered_request("rendered"))
+        await rig.until("rendered", JobStatus.COMPLETED)
+        assert rig.jobs.counts()[JobStatus.QUEUED] == 38
+
+    run(scenario)

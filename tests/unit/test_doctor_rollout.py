@@ -11,13 +11,14 @@ from sqlalchemy import text
 from cluster.capacity import NoRoom, require_room
 from cluster.kuberay import ManifestUnusable, RayService
 from cluster.preflight import Check
+from cluster.preflight_kuberay import check_ray_token, check_service, check_upgrade
 from cluster.preflight_stores import (
     check_clock,
     check_job_table,
     check_nodes_weights,
     check_secrets,
 )
-from cluster.rollout import check_pools, check_service
+from cluster.rollout import check_pools
 from cluster.stage import StageConfig
 from diffusion.model_folder import ModelConfig, ModelFolder
 from serve.config import ConfigError, LoadedConfig, load
@@ -48,10 +49,20 @@ def changed(folder: Path, change: Change) -> LoadedConfig:
     return load(path)
 
 
-def of_service(loaded: LoadedConfig, **facts: bool) -> dict[str, Check]:
+def of_service(loaded: LoadedConfig, *, waits: bool = True) -> dict[str, Check]:
     assert loaded.service is not None
-    facts = {"sqlite": False, "waits": True} | facts
-    return by_name(check_service(loaded.service, loaded.http_address[1], VARIABLES, **facts))
+    port = loaded.http_address[1]
+    return by_name(check_service(loaded.service, port, VARIABLES, waits=waits))
+
+
+def of_upgrade(loaded: LoadedConfig, *, sqlite: bool = False) -> Check:
+    assert loaded.service is not None
+    return check_upgrade(loaded.service, loaded.app.deployments, sqlite=sqlite)
+
+
+def of_token(loaded: LoadedConfig, token: str | None) -> Check:
+    assert loaded.service is not None
+    return check_ray_token(loaded.service.auth, token)
 
 
 def of_pools(loaded: LoadedConfig) -> dict[str, Check]:
@@ -88,6 +99,13 @@ def _few(cluster: dict[str, Any]) -> None:
     cluster["workerGroupSpecs"][0] |= {"minReplicas": 1, "maxReplicas": 1}
 
 
+def _two_cpus_beside_a_card(cluster: dict[str, Any]) -> None:
+    """The denoiser takes both, and the decoder on its card finds none."""
+    cluster["workerGroupSpecs"][1]["maxReplicas"] = 1
+    resources = cluster["workerGroupSpecs"][1]["template"]["spec"]["containers"][0]["resources"]
+    resources["requests"]["cpu"] = "2"
+
+
 def _smaller_cards(cluster: dict[str, Any]) -> None:
     cluster["workerGroupSpecs"][1]["labels"]["vram-gb"] = "40"
 
@@ -96,9 +114,10 @@ def _smaller_cards(cluster: dict[str, Any]) -> None:
     ("change", "says"),
     [
         (_unlabel, "labels {'tier': 'a100'} of Denoiser-a100"),
-        (_no_cards, "none of them has room for Denoiser-rtx4090"),
+        (_no_cards, "no node has room for Denoiser-rtx4090 (1 GPU, 2 CPU)"),
         (_narrow, "a replica of TextEncoder books 4 CPUs and no node for it has more than 3"),
-        (_few, "labelled {'pool': 'cpu'} book 11.7 CPUs and Ray has 8"),
+        (_few, "labelled {'pool': 'cpu'} book 12.7 CPUs and Ray has 8"),
+        (_two_cpus_beside_a_card, "labelled {'tier': 'a100'} book 3 CPUs and Ray has 2"),
         (_smaller_cards, "counts on 80 GB, a card has 40"),
     ],
 )
@@ -117,7 +136,7 @@ def test_pools_that_stop_short_of_the_most_replicas_are_warned_of(tmp_path: Path
     checks = of_pools(changed(tmp_path, fewer))
     assert checks["pools"].status == "ok"
     assert checks["pools at most"].status == "warn"
-    assert "Denoiser-rtx4090" in checks["pools at most"].found
+    assert "'tier': 'rtx4090'} book 32 CPUs" in checks["pools at most"].found
 
 
 def test_a_replica_that_no_single_node_holds_has_no_room() -> None:
@@ -138,14 +157,92 @@ def test_cpus_of_nodes_with_other_labels_do_not_count() -> None:
 
 def test_an_sqlite_file_and_two_clusters_do_not_go_together(tmp_path: Path) -> None:
     loaded = load(RAYSERVICE)
-    refused = of_service(loaded, sqlite=True)["upgrade"]
+    refused = of_upgrade(loaded, sqlite=True)
     assert refused.status == "fail"
     assert "upgradeStrategy: {type: None}" in refused.fix
     manifest = rayservice()
     manifest["spec"]["upgradeStrategy"] = {"type": "None"}
     path = tmp_path / "one.yaml"
     path.write_text(yaml.safe_dump(manifest))
-    assert of_service(load(path), sqlite=True)["upgrade"].status == "ok"
+    assert of_upgrade(load(path), sqlite=True).status == "ok"
+
+
+def test_a_second_cluster_is_said_to_need_cards_of_its_own(tmp_path: Path) -> None:
+    shipped = of_upgrade(load(RAYSERVICE))
+    assert shipped.status == "warn"
+    assert "with 1 GPU of pool a100, 1 GPU of pool rtx4090" in shipped.found
+
+    def more(cluster: dict[str, Any]) -> None:
+        cluster["workerGroupSpecs"][1]["minReplicas"] = 0  # its replicas make it grow
+        cluster["workerGroupSpecs"][2]["minReplicas"] = 3
+
+    found = of_upgrade(changed(tmp_path, more)).found
+    assert "with 1 GPU of pool a100, 3 GPU of pool rtx4090" in found
+
+    def replicas(cluster: dict[str, Any]) -> None:
+        for group in cluster["workerGroupSpecs"][1:]:
+            group["minReplicas"] = 0
+            for container in group["template"]["spec"]["containers"]:
+                del container["resources"]["limits"]["nvidia.com/gpu"]
+
+    assert of_upgrade(changed(tmp_path, replicas)).status == "ok"  # on CPUs alone
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "says"),
+    [
+        (None, "fail", "not set here"),
+        ("", "fail", "not set here"),
+        ("REPLACE", "fail", "still the example's"),
+        ("s3cr3t", "fail", "6 characters"),
+        ("0123456789abcdef" * 2, "ok", "Secret shopreel-ray"),
+    ],
+)
+def test_rays_token_is_real_and_long(token: str | None, status: str, says: str) -> None:
+    check = of_token(load(RAYSERVICE), token)
+    assert (check.status, says in check.found) == (status, True), check
+    assert not token or token == "REPLACE" or token not in f"{check}"
+
+
+@pytest.mark.parametrize(
+    ("auth", "status"),
+    [
+        (None, "fail"),
+        ({"mode": "disabled"}, "fail"),
+        ({"mode": "token"}, "ok"),
+        ({"mode": "token", "enableK8sTokenAuth": True}, "fail"),
+    ],
+)
+def test_rays_ports_want_a_token_whosever_it_is(
+    tmp_path: Path, auth: dict[str, Any] | None, status: str
+) -> None:
+    def other(cluster: dict[str, Any]) -> None:
+        cluster["authOptions"] = auth
+        if auth is None:
+            del cluster["authOptions"]
+
+    assert of_token(changed(tmp_path, other), None).status == status
+
+
+def test_variables_that_a_secret_may_bring_are_no_failure(tmp_path: Path) -> None:
+    def from_secret(cluster: dict[str, Any]) -> None:
+        container = cluster["workerGroupSpecs"][1]["template"]["spec"]["containers"][0]
+        container["env"] = container["env"][1:]
+        container["envFrom"] = [{"secretRef": {"name": "stores"}}, {"configMapRef": {"name": "c"}}]
+
+    check = of_service(changed(tmp_path, from_secret))["variables"]
+    assert check.status == "warn"
+    assert "pool a100: no SHOPREEL_JOB_STORE__URL" in check.found
+    assert "Secret stores, ConfigMap c" in check.found
+
+
+def test_labels_where_kuberay_refuses_them_are_named(tmp_path: Path) -> None:
+    def elsewhere(cluster: dict[str, Any]) -> None:
+        cluster["workerGroupSpecs"][1]["rayStartParams"] = {"labels": "tier=a100"}
+
+    check = of_service(changed(tmp_path, elsewhere))["node labels"]
+    assert check.status == "fail"
+    assert check.found.startswith("pool a100: rayStartParams;")
 
 
 def test_what_every_pool_must_have_is_looked_for_in_each(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from diffusion.errors import (
     OutOfMemory,
     Preempted,
 )
-from diffusion.events import Degraded, Finished, Saved
+from diffusion.events import Began, Degraded, Event, Finished, Paused, Saved
 from diffusion.model_folder import ModelFolder
 from diffusion.params import Priority, Sampler
 from tests.unit.engine_rig import (
@@ -101,6 +101,52 @@ def test_batch_work_is_never_starved(models: Models) -> None:
         clock.now += 1
         ticks += 1
     assert ticks <= 3 * 6
+
+
+def test_whose_turn_comes_and_goes_is_told_before_the_call(models: Models) -> None:
+    told: list[Event] = []
+    engine = Engine(models.unet, EngineConfig(max_rows=2), clock=Clock(), turned=told.extend)
+    seen: list[list[Event]] = []
+
+    def tick() -> None:
+        engine.tick()
+        seen.append(told.copy())
+        told.clear()
+
+    models.join(engine, "batch", params(num_inference_steps=3), priority=Priority.BATCH)
+    with before_each_call(models, lambda _: seen.append(told.copy())):
+        tick()
+    assert seen == [[Began("batch")]] * 2  # told before the call, and once
+    seen.clear()
+    tick()
+    models.join(engine, "person", params(num_inference_steps=2))
+    models.join(engine, "next", params(num_inference_steps=1))
+    for _ in range(4):
+        tick()
+    assert seen == [
+        [],
+        [Paused("batch"), Began("person")],
+        [],
+        [Began("next")],
+        [Began("batch")],
+    ]
+    assert engine.live == ()
+
+
+def test_who_has_waited_too_long_takes_the_turn_of_others(models: Models) -> None:
+    clock, told = Clock(), list[Event]()
+    config = EngineConfig(max_rows=2, patience_s=5)
+    engine = Engine(models.unet, config, clock=clock, turned=told.extend)
+    models.join(engine, "person", params(num_inference_steps=9))
+    models.join(engine, "batch", params(num_inference_steps=9), priority=Priority.BATCH)
+    for _ in range(2):
+        engine.tick()
+        clock.now += 3
+    assert told == [Began("person")]
+    engine.tick()
+    assert told[1:] == [Paused("person"), Began("batch")]
+    engine.tick()
+    assert told[3:] == [Began("person"), Paused("batch")]
 
 
 def test_deadlines_pauses_and_leaving(models: Models) -> None:

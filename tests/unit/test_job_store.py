@@ -4,10 +4,12 @@ from typing import Literal
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import text
 
 from storage.errors import IdempotencyConflict, JobNotFound, StaleAttempt
+from storage.job_contract import Progress
 from storage.job_store import Idempotency, JobStore, JobStoreConfig, SqlJobStore
-from storage.jobs import JobStatus
+from storage.jobs import JobStatus, Stage
 from tests.sample_jobs import VIDEO, Clock, lease_one, make_request
 
 # --- creating and reading
@@ -28,6 +30,20 @@ def test_a_job_outlives_the_process(config: JobStoreConfig, store: SqlJobStore) 
     reopened = SqlJobStore(config)
     assert reopened.get("shop", "a") == job
     reopened.close()
+
+
+def test_a_stage_that_only_a_newer_release_knows_is_none(store: SqlJobStore) -> None:
+    """Both share the table while one replaces the other."""
+    job = store.create(make_request("a"))
+    epoch = store.next_epoch()
+    attempt = lease_one(store, epoch)
+    for stage in Stage:
+        store.record_progress([Progress(attempt, stage, 3)], epoch)
+        assert store.get("shop", job.id).stage is stage
+    with store.database.writing() as db:
+        db.execute(text("UPDATE jobs SET stage = 'mastering'"))
+    read = store.get("shop", job.id)
+    assert (read.status, read.stage, read.step) == (JobStatus.IN_PROGRESS, None, 3)
 
 
 @pytest.mark.parametrize("job_id", ["nobody", "a"])

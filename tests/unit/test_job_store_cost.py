@@ -11,8 +11,9 @@ from sqlalchemy import bindparam, insert, text, update
 from diffusion.params import Priority
 from storage.job_store import SqlJobStore
 from storage.jobs import JobStatus
+from storage.lifecycle import forgetting
 from storage.sql.line import COUNTED, EVERY, KEPT_S, Lines
-from storage.sql.tables import jobs
+from storage.sql.tables import deliveries, jobs
 from tests.postgres import Postgres
 from tests.sample_jobs import make_request, sqlite_url, store_config
 
@@ -110,6 +111,40 @@ def test_the_picture_of_a_long_line_is_taken_once_a_second(store: SqlJobStore) -
     assert place("backlog-2999") == pytest.approx(1499, abs=EVERY)
 
 
+def test_expiring_costs_the_same_however_many_have_expired_already(tmp_path: Path) -> None:
+    store = SqlJobStore(store_config(sqlite_url(tmp_path)))
+    add_ended(store, 0, 200)
+    few = steps(store, lambda: sweep(store))
+    add_ended(store, 200, 3000)
+    assert steps(store, lambda: sweep(store)) == few
+    store.close()
+
+
+def test_expiring_costs_postgres_the_same_however_many_have_expired(postgres: Postgres) -> None:
+    url = postgres.new_database()
+    store = SqlJobStore(store_config(url))
+    add_ended(store, 0, 2_000)
+    few = rows_read(store, lambda: sweep(store))
+    add_ended(store, 2_000, 20_000)
+    assert rows_read(store, lambda: sweep(store)) <= few + 5
+    store.close()
+    postgres.drop(url)
+
+
+def test_webhooks_that_are_over_but_young_are_not_read(tmp_path: Path) -> None:
+    store = SqlJobStore(store_config(sqlite_url(tmp_path)))
+
+    def forget() -> None:
+        with store.database.writing() as db:
+            assert forgetting.forget_deliveries(db, 50.0, 500) == 0
+
+    add_deliveries(store, 0, 200)
+    few = steps(store, forget)
+    add_deliveries(store, 200, 3000)
+    assert steps(store, forget) == few
+    store.close()
+
+
 def chooser(store: SqlJobStore) -> Callable[[], None]:
     for number in range(3):
         request = make_request(f"b{number}", f"tenant-{number}", priority=Priority.BATCH)
@@ -139,6 +174,39 @@ def add_backlog(store: SqlJobStore, first: int, after: int) -> None:
     ]
     with store.database.writing() as db:
         db.execute(insert(jobs), rows)
+
+
+def sweep(store: SqlJobStore) -> None:
+    with store.database.writing() as db:
+        assert forgetting.expire_results(db, 50.0, 500, 100.0) == 0
+
+
+def add_ended(store: SqlJobStore, first: int, after: int) -> None:
+    """Completed jobs, whose videos have expired."""
+    rows = [
+        {
+            "id": f"ended-{number}",
+            "tenant": "shop",
+            "request": "{}",
+            "priority": Priority.BATCH,
+            "status": JobStatus.COMPLETED,
+            "created_at": 0.0,
+            "completed_at": 1.0,
+            "expired": True,
+            "recorded": True,
+        }
+        for number in range(first, after)
+    ]
+    with store.database.writing() as db:
+        db.execute(insert(jobs), rows)
+
+
+def add_deliveries(store: SqlJobStore, first: int, after: int) -> None:
+    """Over, of just now."""
+    blank = {"tenant": "shop", "job_id": "j", "url": "", "host": "", "body": "", "due_at": None}
+    rows = [blank | {"id": f"msg-{n}", "created_at": 99.0} for n in range(first, after)]
+    with store.database.writing() as db:
+        db.execute(insert(deliveries), rows)
 
 
 def steps(store: SqlJobStore, call: Callable[[], object]) -> int:

@@ -2,17 +2,22 @@
 configuration, and closed."""
 
 import gzip
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import ray
 import yaml
+from ray.dashboard.modules.reporter import reporter_agent
 
+from catalog.run.submission import STOPPED
 from cluster.kuberay import RayService
 from serve.config import LoadedConfig, load
 from tests.manifests_k8s import (
@@ -28,10 +33,12 @@ from tests.manifests_k8s import (
 )
 from tests.shared_data import shared_data
 
+LOGS_AND_TRACES = KUBERNETES.parents[1] / "docs" / "logs-and-traces.md"
 KUBERNETES_VERSION = "1.33"
-OPERATORS_KINDS = {"RayService", "PodMonitor"}
+OPERATORS_KINDS = {"RayService", "PodMonitor", "Probe"}
 AGENT_PORT = 52365  # KubeRay's default of dashboard-agent-listen-port
 PODS = [*ray_pods(), *other_pods()]
+PODS_AND_MORE = [*PODS, *(replace(p, name=f"{p.name}, shipped") for p in ray_pods(optional=True))]
 
 
 @pytest.fixture
@@ -70,8 +77,9 @@ def problems(document: Any, schema: Any) -> list[str]:
 
 
 @pytest.mark.shared_data
-def test_kuberay_accepts_the_rayservice(rayservice_schema: dict[str, Any]) -> None:
-    assert problems(rayservice(), rayservice_schema) == []
+@pytest.mark.parametrize("optional", [False, True])
+def test_kuberay_accepts_the_rayservice(rayservice_schema: dict[str, Any], optional: bool) -> None:
+    assert problems(rayservice(optional), rayservice_schema) == []
 
 
 @pytest.mark.shared_data
@@ -97,15 +105,17 @@ def test_kuberays_schema_finds_a_mistake(
     assert problems(broken, rayservice_schema)
 
 
-def test_the_api_server_accepts_every_other_manifest() -> None:
-    for name, document in documents():
+@pytest.mark.parametrize("optional", [False, True])
+def test_the_api_server_accepts_every_other_manifest(optional: bool) -> None:
+    for name, document in documents(optional):
         assert document["metadata"].get("namespace", "shopreel") == "shopreel", name
         if document["kind"] not in OPERATORS_KINDS:
             kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
 
 
-def test_the_api_server_accepts_the_pods_of_every_group() -> None:
-    for pod in ray_pods():
+@pytest.mark.parametrize("optional", [False, True])
+def test_the_api_server_accepts_the_pods_of_every_group(optional: bool) -> None:
+    for pod in ray_pods(optional):
         document = {"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": pod.spec}
         kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
 
@@ -154,7 +164,7 @@ def test_its_configuration_is_the_production_files_but_for_where_things_are(
     theirs = dict(_flat(yaml.safe_load((KUBERNETES.parent / "production.yaml").read_text())))
     different = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
     on_cpu_nodes = {"api", "dispatcher", "housekeeper", "text_encoder", "image_encoder"}
-    on_cpu_nodes |= {"video_encoder"}
+    on_cpu_nodes |= {"video_encoder", "camera"}
     assert different == {
         "proxy_location",
         "http_options.host",
@@ -178,13 +188,13 @@ def test_every_tier_has_a_pool_of_its_cards(loaded: LoadedConfig) -> None:
         assert pools[tier.name]["maxReplicas"] == tier.max_replicas
 
 
-@pytest.mark.parametrize("pod", PODS, ids=lambda pod: pod.name)
+@pytest.mark.parametrize("pod", PODS_AND_MORE, ids=lambda pod: pod.name)
 def test_no_pod_runs_as_root_or_may_become_it(pod: Pod) -> None:
     context = pod.spec["securityContext"]
     assert context["runAsNonRoot"] is True
     assert context["runAsUser"] > 0
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in pod.spec["containers"]:
+    for container in (*pod.spec["containers"], *pod.spec.get("initContainers", ())):
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -225,6 +235,8 @@ def test_secrets_come_by_reference_and_the_example_has_them_all() -> None:
             if "value" in variable:
                 assert not re.search("KEY|SECRET|TOKEN|PASSWORD|URL", variable["name"])
                 continue
+            if "fieldRef" in variable["valueFrom"]:  # of the pod itself
+                continue
             reference = variable["valueFrom"]["secretKeyRef"]
             used.setdefault(reference["name"], set()).add(reference["key"])
     auth = rayservice()["spec"]["rayClusterConfig"]["authOptions"]
@@ -244,6 +256,8 @@ def test_ports_are_where_serve_kuberay_and_prometheus_look(loaded: LoadedConfig)
     endpoints = of_kind("PodMonitor")[0]["spec"]["podMetricsEndpoints"]
     assert {endpoint["port"] for endpoint in endpoints} <= set(head.ports)
     assert all("metrics" in pod.ports for pod in workers)
+    for endpoint in endpoints:  # as monitoring/prometheus.yaml has it, for alerts look for it
+        assert {"targetLabel": "job", "replacement": "shopreel"} in endpoint["relabelings"]
     (rule,) = of_kind("Ingress")[0]["spec"]["rules"]
     (path,) = rule["http"]["paths"]
     service = {"name": f"{rayservice()['metadata']['name']}-serve-svc", "port": {"number": port}}
@@ -283,6 +297,14 @@ def test_the_heads_state_is_on_a_volume_of_its_own() -> None:
     assert "claimName" not in options["storage"]  # KubeRay makes one for each RayCluster
     names = {variable["name"] for variable in ray_pods()[0].container["env"]}
     assert not {"RAY_gcs_storage", "RAY_gcs_storage_path"} & names  # KubeRay's, or it refuses
+
+
+def test_ray_tells_of_every_pod_how_full_its_disk_is() -> None:
+    """In a pod it makes the figures up unless this variable, which its source names, is set."""
+    variable = "RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE"
+    assert variable in inspect.getsource(reporter_agent)
+    for pod in ray_pods():
+        assert {"name": variable, "value": "1"} in pod.container["env"]
 
 
 def test_disruption_budgets_hold_pods_and_let_some_go() -> None:
@@ -325,6 +347,88 @@ def test_nobody_but_the_cluster_its_operator_and_runs_reaches_rays_ports(
     (catalogue,) = of_kind("CronJob")
     labels = catalogue["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
     assert labels == {"app.kubernetes.io/component": "catalogue"}
+
+
+def test_a_night_is_stood_by_and_its_second_pod_goes_on_with_the_first_ones_run() -> None:
+    (cron,) = of_kind("CronJob")
+    job = cron["spec"]["jobTemplate"]["spec"]
+    assert job["backoffLimit"] > 0
+    (rule,) = job["podFailurePolicy"]["rules"]  # else a run that was cancelled begins again
+    assert rule["action"] == "FailJob"
+    assert STOPPED in rule["onExitCodes"]["values"]
+    assert 1 not in rule["onExitCodes"]["values"]  # nobody answered
+    (container,) = job["template"]["spec"]["containers"]
+    assert "--follow" in container["args"]  # else a driver that is killed stays dead until morning
+    (output,) = [word for word in container["args"] if word.startswith("--output=")]
+    variables = {v["name"]: v for v in container["env"]}
+    (used,) = re.findall(r"\$\((\w+)\)", output)
+    path = variables[used]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert path == "metadata.labels['batch.kubernetes.io/job-name']"  # of the Job, not of the pod
+
+
+def test_the_nightly_run_reads_the_manifest_that_was_applied() -> None:
+    """From a ConfigMap, which the head of the file says how to make: an image would have an old
+    one."""
+    (cron,) = of_kind("CronJob")
+    spec = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    (config,) = [w.partition("=")[2] for w in container["args"] if w.startswith("--config=")]
+    (mount,), (volume,) = container["volumeMounts"], spec["volumes"]
+    assert mount["name"] == volume["name"]
+    assert config == f"{mount['mountPath']}/{RAYSERVICE.name}"
+    text = (KUBERNETES / "catalogue.yaml").read_text().replace("\\\n#", "")
+    (made,) = re.findall(r"create configmap (\S+) .*--from-file=(\S+)", text)
+    assert made == (volume["configMap"]["name"], f"cluster/kubernetes/{RAYSERVICE.name}")
+
+
+def test_stores_and_collector_are_reached(loaded: LoadedConfig) -> None:
+    def ports(optional: bool) -> set[int]:
+        return {
+            port["port"]
+            for name, document in documents(optional)
+            if name == "network.yaml" and document["metadata"]["name"] == "shopreel"
+            for rule in document["spec"]["egress"]
+            for port in rule.get("ports", ())
+        }
+
+    assert loaded.app.object_store is not None
+    (database,) = [s for s in of_kind("Secret") if s["metadata"]["name"] == "shopreel-postgres"]
+    stores = (f"//{loaded.app.object_store.endpoint}", database["stringData"]["url"])
+    assert {urlsplit(url).port for url in stores} <= ports(optional=False)
+    (traces,) = re.findall(r"endpoint: (\S+)", LOGS_AND_TRACES.read_text())
+    assert ports(optional=True) - ports(optional=False) == {urlsplit(traces).port, shipper_port()}
+
+
+def shipper() -> dict[str, Any]:
+    (config,) = of_kind("ConfigMap")
+    pipeline: dict[str, Any] = yaml.safe_load(config["data"]["fluent-bit.yaml"])["pipeline"]
+    return pipeline
+
+
+def shipper_port() -> int:
+    (output,) = shipper()["outputs"]
+    port: int = output["port"]
+    return port
+
+
+def test_every_pod_shares_its_logs_with_the_shipper() -> None:
+    (config,) = of_kind("ConfigMap")
+    (reads,) = shipper()["inputs"]
+    for pod in ray_pods(optional=True):
+        (sidecar,) = pod.spec["initContainers"]
+        assert sidecar["restartPolicy"] == "Always"
+        volumes = {v["name"]: v for v in pod.spec["volumes"]}
+        ours, theirs = (
+            {m["mountPath"]: m["name"] for m in container["volumeMounts"]}
+            for container in (pod.container, sidecar)
+        )
+        assert ours["/tmp/ray"] == theirs["/tmp/ray"]
+        assert volumes[ours["/tmp/ray"]]["emptyDir"] == {}
+        assert all(path.startswith("/tmp/ray/") for path in reads["path"].split(","))
+        (option,) = [word for word in sidecar["command"] if word.startswith("--config=")]
+        folder, _, file = option.partition("=")[2].rpartition("/")
+        assert volumes[theirs[folder]]["configMap"]["name"] == config["metadata"]["name"]
+        assert file in config["data"]
 
 
 def test_the_weights_job_fetches_what_the_pods_serve(loaded: LoadedConfig) -> None:

@@ -18,6 +18,7 @@ from catalog.batches.keeper import _with
 from cluster.cost import CostModel
 from cluster.ladder import Floor
 from cluster.tiers import TierConfig
+from deployments import vitals
 from deployments.checkpoint_shelf import CheckpointShelf
 from deployments.dispatch.fleet import Fleet, Replicas
 from deployments.dispatch.tally import Tally, count_start, count_video
@@ -28,10 +29,10 @@ from diffusion.errors import DeadlineExceeded, EngineBroken, NonFiniteLatents, O
 from diffusion.model_folder import ModelConfig
 from diffusion.params import Priority
 from monitoring import instruments, metrics
-from monitoring.gpu import Card, Reading
+from monitoring.gpu import Card, CardError, Reading
 from monitoring.instruments import Counter, Gauge, Histogram, Metric
 from serve.edge.counting import CountAnswers
-from serve.errors import ERROR_CODE
+from serve.errors import ERROR_CODE, SHED, TABLE
 from storage.batches import Batch, Counts
 from storage.errors import StoreUnavailable
 from storage.job_store import SqlJobStore
@@ -50,13 +51,16 @@ UNITLESS = {  # counts of things, and infos
     "shopreel_queue_depth",
     "shopreel_jobs_in_flight",
     "shopreel_tier_replicas",
+    "shopreel_replicas_starting",
     "shopreel_lost_results",
     "shopreel_duplicate_results",
     "shopreel_batch_rows_remaining",
     "shopreel_build_info",
     "shopreel_model_info",
 }
-OF_CONFIG_OR_MACHINE = {"tier", "route", "code", "gpu", "version", "model", "revision"}
+OF_CONFIG_OR_MACHINE = {
+    *("tier", "deployment", "route", "code", "gpu", "version", "model", "revision"),
+}
 
 by_name = pytest.mark.parametrize("metric", metrics.ALL, ids=lambda metric: metric.name)
 
@@ -83,7 +87,7 @@ def test_names_and_units_follow_prometheus(metric: Metric) -> None:
 
 @by_name
 def test_labels_are_few_and_bounded(metric: Metric) -> None:
-    assert len(metric.labels) <= 3
+    assert len(metric.labels) <= 4
     for label, values in metric.labels.items():
         assert re.fullmatch(r"[a-z]+", label)
         if values is None:
@@ -227,6 +231,7 @@ def answers(scope: Scope, status: int, code: str | None = None) -> None:
     routes = [
         Route("/v1/videos", answers, methods=["POST"]),
         Route("/v1/videos/{video_id}", answers, methods=["GET"]),
+        Route("/readyz", answers, methods=["GET"]),
     ]
     asyncio.run(CountAnswers(app, routes)(scope, receive, send))
 
@@ -242,9 +247,8 @@ def test_an_answer_counts_by_its_template_never_by_its_path(recorded: Recorded) 
     labels = {"route": "/v1/videos/{video_id}", "method": "GET"}
     assert sum(recorded.values(metrics.HTTP_REQUESTS, **labels, code="200")) == 1
     assert len(recorded.values(metrics.HTTP_SECONDS, **labels)) == 1
-    assert {"route": "none", "method": "other", "code": "404"} in recorded.series(
-        metrics.HTTP_REQUESTS
-    )
+    other = {"route": "none", "method": "other", "code": "404", "shed": "no"}
+    assert other in recorded.series(metrics.HTTP_REQUESTS)
     assert "video_123" not in str(recorded.series(metrics.HTTP_REQUESTS))
 
 
@@ -252,6 +256,51 @@ def test_what_can_go_wrong_on_a_route_is_shown_before_it_does(recorded: Recorded
     answers(request("GET", "/v1/videos/x"), 200)
     labels = {"route": "/v1/videos", "method": "POST"}
     assert recorded.values(metrics.HTTP_REQUESTS, **labels, code="500") == [0.0]
+    for shed in ("yes", "no"):
+        assert recorded.values(metrics.HTTP_REQUESTS, **labels, code="503", shed=shed) == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "shed"),
+    [
+        (503, "queue_full", "yes"),
+        (503, "overloaded", "yes"),
+        (503, "server_busy", "yes"),
+        (503, "store_unavailable", "no"),  # Postgres is away: a failure like any other
+        (503, "store_misconfigured", "no"),
+        (503, None, "no"),
+        (500, "internal", "no"),
+        (202, None, "no"),
+    ],
+)
+def test_a_503_is_shed_only_where_load_was_sent_away(
+    recorded: Recorded, status: int, code: str | None, shed: str
+) -> None:
+    answers(request("GET", "/v1/videos/x"), status, code)
+    counted = [
+        told["shed"]
+        for told in recorded.series(metrics.HTTP_REQUESTS)
+        if sum(recorded.values(metrics.HTTP_REQUESTS, **told))
+    ]
+    assert counted == [shed]
+
+
+def test_every_503_is_either_shed_or_a_failure_by_its_declared_code() -> None:
+    """A new reason to answer 503 is to be thought about."""
+    table = {
+        row.code or str(error.code)  # type: ignore[attr-defined]
+        for error, row in TABLE.items()
+        if row.status == 503
+    }
+    assert table - SHED == {"store_unavailable", "store_misconfigured"}
+    assert set(metrics.JOBS_REFUSED.labels["reason"] or ()) >= table | SHED
+
+
+def test_a_probe_is_no_callers_request(recorded: Recorded) -> None:
+    answers(request("GET", "/readyz"), 503)
+    assert sum(recorded.values(metrics.HTTP_REQUESTS)) == 0
+    assert recorded.values(metrics.HTTP_SECONDS) == []
+    assert "/readyz" not in str(recorded.series(metrics.HTTP_REQUESTS))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +395,18 @@ def test_the_dispatcher_tells_of_queue_and_tiers(
     assert recorded.values(metrics.IN_FLIGHT, tier="cpu") == [1]
     assert recorded.values(metrics.QUEUE_DEPTH) == [2, 0]
     assert recorded.values(metrics.QUEUE_AGE) == [10.0, 0.0]
+    assert recorded.values(metrics.REPLICAS_STARTING) == []  # Serve has not told yet
     assert recorded.values(metrics.COST, tier="cpu") == [0.0, pytest.approx(0.2)]
+
+
+def test_replicas_that_serve_wants_and_that_do_not_run_are_shown(recorded: Recorded) -> None:
+    some = fleet(cost_per_hour=None)
+    states = {"Denoiser-cpu": {"RUNNING": 1, "STARTING": 2}, "Decoder": {"RUNNING": 1}}
+    some.note_replicas({name: Replicas.of(found) for name, found in states.items()})
+    Tally(some).tell([], None)
+    assert recorded.values(metrics.REPLICAS, tier="cpu") == [1]
+    assert recorded.values(metrics.REPLICAS_STARTING, deployment="Denoiser-cpu") == [2]
+    assert recorded.values(metrics.REPLICAS_STARTING, deployment="Decoder") == [0]
 
 
 def test_a_tier_without_a_price_costs_nothing_that_we_know_of(recorded: Recorded) -> None:
@@ -391,10 +451,10 @@ def no_checkpoints() -> CheckpointShelf:
 
 def test_a_call_of_the_unet_counts_as_time_of_its_tier(recorded: Recorded) -> None:
     async def scenario() -> None:
-        vitals = Vitals("cpu", torch.device("cpu"), no_checkpoints())
-        vitals.note_call(0.5)
-        vitals.note_steps(3)
-        vitals.note_steps(0)
+        told = Vitals("cpu", torch.device("cpu"), no_checkpoints())
+        told.note_call(0.5)
+        told.note_steps(3)
+        told.note_steps(0)
         await asyncio.sleep(0)
 
     asyncio.run(scenario())
@@ -405,13 +465,41 @@ def test_a_call_of_the_unet_counts_as_time_of_its_tier(recorded: Recorded) -> No
     assert recorded.values(metrics.GPU_MEMORY_RESERVED) == []  # a CPU has none
 
 
+def test_vitals_outlive_a_reading_that_fails(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it raises: torch's own exceptions too, of a card that has failed."""
+    monkeypatch.setattr(vitals, "TELL_EVERY_S", 0.01)
+    left = [RuntimeError("CUDA error"), CardError(999), ValueError("odd")]
+
+    class Shelf(CheckpointShelf):
+        @property
+        def unsaved_s(self) -> float:
+            if left:
+                raise left.pop()
+            return 7.0
+
+    async def scenario() -> None:
+        nowhere = ObjectStoreConfig(
+            endpoint="127.0.0.1:1", bucket="none", access_key="k", secret_key=SecretStr("s")
+        )
+        kept = Vitals("cpu", torch.device("cpu"), Shelf(S3ObjectStore(nowhere)))
+        while not recorded.values(metrics.CHECKPOINT_AGE):
+            await asyncio.sleep(0.01)
+        assert not kept._task.done()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert recorded.values(metrics.CHECKPOINT_AGE, tier="cpu")[0] == 7.0
+    assert [record.exc_info is not None for record in caplog.records] == [True]  # once, not thrice
+
+
 def test_energy_is_what_was_drawn_since_the_last_look(recorded: Recorded) -> None:
     async def scenario() -> None:
-        vitals = Vitals("cpu", torch.device("cpu"), no_checkpoints())
+        told = Vitals("cpu", torch.device("cpu"), no_checkpoints())
         card = object.__new__(Card)
         card.index = "3"
         for joules in (5000.0, 5040.0, 10.0, None, 12.0):
-            vitals._show(card, Reading(0.5, 1, 2, None, joules))
+            told._show(card, Reading(0.5, 1, 2, None, joules))
 
     asyncio.run(scenario())
     assert recorded.values(metrics.GPU_ENERGY, gpu="3") == [0.0, 40.0, 0.0]

@@ -48,7 +48,7 @@ A100 = {"tier": "a100", "vram-gb": "80"}
     [
         ({"unet": stage(1, tier="a100")}, [ray_node({}, 8)], "no node has the labels"),
         ({"unet": stage(1, tier="a100")}, [ray_node(A100, 1, alive=False)], "no node has"),
-        ({"unet": stage(1, 2, tier="a100")}, [ray_node(A100, 1)], "1 GPUs, and none of them"),
+        ({"unet": stage(1, 2, tier="a100")}, [ray_node(A100, 1)], r"no node has room for unet \("),
         ({"unet": stage(0.8), "vae": stage(0.2)}, [ray_node(A100, 1)], "1.2 GB too much"),
         ({"text": StageConfig(num_cpus=9)}, [ray_node({}), ray_node({}, alive=False)], "9 CPUs"),
     ],
@@ -86,6 +86,57 @@ def test_every_replica_that_must_run_finds_room_on_a_card(
     stages: dict[str, StageConfig], cards: int, left_over: list[str]
 ) -> None:
     assert book(stages, [Node.of({}, cards)]) == left_over
+
+
+def cpu_stage(num_cpus: float, replicas: int, num_gpus: float = 0, **labels: str) -> StageConfig:
+    return StageConfig(
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        min_replicas=replicas,
+        max_replicas=replicas,
+        labels=dict(labels),
+    )
+
+
+@pytest.mark.parametrize(
+    ("stages", "nodes", "left_over"),
+    [
+        # Six CPUs for six, and the third replica has one of each node's.
+        ({"mp4": cpu_stage(2, 3)}, [(0, 3), (0, 3)], ["mp4"]),
+        ({"mp4": cpu_stage(2, 3)}, [(0, 4), (0, 3)], []),
+        # The card is free, the CPUs beside it are not.
+        ({"unet": cpu_stage(2, 2, 0.5)}, [(1, 3), (0, 3)], ["unet"]),
+        ({"unet": cpu_stage(2, 1, 0.7), "vae": cpu_stage(2, 1, 0.2)}, [(1, 3), (0, 9)], ["vae"]),
+        ({"unet": cpu_stage(2, 1, 0.7), "vae": cpu_stage(1, 1, 0.2)}, [(1, 3), (0, 9)], []),
+        # What needs no card leaves those of a card alone, the larger one comes first.
+        ({"text": cpu_stage(4, 1), "unet": cpu_stage(2, 1, 1)}, [(1, 4), (0, 4)], []),
+        ({"small": cpu_stage(1, 3), "text": cpu_stage(4, 1)}, [(0, 4), (0, 3)], []),
+        ({"none": cpu_stage(0, 1), "text": cpu_stage(4, 1)}, [(0, 4)], []),
+    ],
+)
+def test_every_replica_that_must_run_finds_its_cpus_on_one_node(
+    stages: dict[str, StageConfig], nodes: list[tuple[int, int]], left_over: list[str]
+) -> None:
+    """Nodes as their cards and CPUs."""
+    assert book(stages, [Node.of({}, cards, cpus) for cards, cpus in nodes]) == left_over
+
+
+def test_who_may_go_to_few_nodes_goes_first() -> None:
+    stages = {
+        "anywhere": cpu_stage(2, 1),
+        "unet": cpu_stage(2, 1, 1),
+        "api": cpu_stage(2, 1, role="head"),
+    }
+    assert book(stages, [Node.of({"role": "head"}, 1, 2), Node.of({}, 1, 4)]) == []
+
+
+def test_cpus_in_pieces_are_not_taken_for_room() -> None:
+    stages = {"mp4": cpu_stage(2, 3)}
+    with pytest.raises(
+        NoRoom, match=r"0 GPUs and 6 CPUs, .* no node has room for mp4 \(0 GPU, 2 CPU\)"
+    ):
+        require_room(stages, [ray_node({}, cpus=3)] * 2)
+    require_room(stages, [ray_node({}, cpus=3)] * 3)
 
 
 def test_whole_cards_of_one_replica_are_on_one_node() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from catalog.presets import NEGATIVE_PROMPT
+from catalog.presets import MOTION_STRENGTH, NEGATIVE_PROMPT
 from cluster.tiers import TierConfig
-from diffusion.errors import UnsupportedSize
+from diffusion.errors import UnsupportedSize, UnusableStrength
 from diffusion.model_folder import ModelCard, ModelConfig
 from serve.commands import LOCAL_CONFIG
 from serve.config import AppConfig, load
@@ -16,16 +16,19 @@ from serve.errors import ApiError, from_validation
 from serve.schemas import CreateVideo
 from serve.services.resolve import resolve
 from storage.jobs import JobRequest
+from video.camera.move import CameraMove, Ease, Move, Speed
 from video.photo import PhotoFacts
 
 PROMPT = "a mug turns slowly to the left, soft studio light"
 CARD = ModelCard("tiny-random", "0" * 64, size_multiple=16)
 
 
-def resolved(photo_size: tuple[int, int] = (640, 480), **fields: Any) -> JobRequest:
+def resolved(
+    photo_size: tuple[int, int] = (640, 480), card: ModelCard = CARD, **fields: Any
+) -> JobRequest:
     photo = PhotoFacts(*photo_size, "jpeg", "ab" * 32, ("it is small",))
     config = AppConfig(model=ModelConfig(source="tiny"), tiers=(TierConfig(name="cpu"),))
-    return resolve(CreateVideo(**{"prompt": PROMPT, **fields}), photo, "shop", CARD, config)
+    return resolve(CreateVideo(**{"prompt": PROMPT, **fields}), photo, "shop", card, config)
 
 
 @pytest.mark.parametrize(
@@ -270,3 +273,80 @@ def test_more_candidates_than_the_server_makes_are_refused() -> None:
     with pytest.raises(ApiError, match="9 candidates are more than 8") as refused:
         resolved(n=9)
     assert (refused.value.status, refused.value.param) == (400, "n")
+
+
+# Camera moves.
+
+MOVING = replace(CARD, camera_moves=True)
+
+
+def test_without_a_camera_motion_there_is_no_strength() -> None:
+    request = resolved(card=MOVING)
+    assert (request.camera_motion, request.sampling.motion_strength) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "camera"),
+    [
+        ("pan_left", CameraMove(Move.PAN_LEFT)),
+        ({"move": "zoom_in"}, CameraMove(Move.ZOOM_IN)),
+        (
+            {"move": "orbit_right", "speed": "slow", "ease": "linear"},
+            CameraMove(Move.ORBIT_RIGHT, Speed.SLOW, Ease.LINEAR),
+        ),
+    ],
+)
+def test_a_camera_motion_is_a_name_or_all_of_it(given: object, camera: CameraMove) -> None:
+    request = resolved(card=MOVING, camera_motion=given)
+    assert request.camera_motion == camera
+    assert request.sampling.motion_strength == MOTION_STRENGTH
+    assert request.sampling.unet_steps == 20
+    assert request.warnings == ("it is small",)
+
+
+def test_at_full_strength_the_caller_hears_that_nothing_is_moved() -> None:
+    request = resolved(card=MOVING, camera_motion="pan_left", motion_strength=1)
+    assert not request.sampling.starts_from_frames
+    assert "camera_motion moves nothing" in request.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("card", "fields", "param", "says"),
+    [
+        (MOVING, {"motion_strength": 0.4}, "motion_strength", "is of a camera_motion"),
+        (CARD, {"motion_strength": 0.4}, "motion_strength", "is of a camera_motion"),
+        (CARD, {"camera_motion": "pan_left"}, "camera_motion", "renders no camera moves"),
+    ],
+)
+def test_camera_fields_that_cannot_be_met_are_refused(
+    card: ModelCard, fields: dict[str, Any], param: str, says: str
+) -> None:
+    with pytest.raises(ApiError, match=says) as refused:
+        resolved(card=card, **fields)
+    assert (refused.value.status, refused.value.param) == (400, param)
+
+
+def test_a_strength_that_runs_no_step_is_refused_with_the_least_that_runs_one() -> None:
+    with pytest.raises(UnusableStrength, match=r"of 30 steps 0\.0334 runs one"):
+        resolved(card=MOVING, preset="preview", camera_motion="pan_left", motion_strength=0.03)
+    least = resolved(
+        card=MOVING, preset="preview", camera_motion="pan_left", motion_strength=0.0334
+    )
+    assert least.sampling.unet_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"camera_motion": "fly"}, "camera_motion.move"),
+        ({"camera_motion": {"move": "pan_left", "speed": "warp"}}, "camera_motion.speed"),
+        ({"camera_motion": {"move": "pan_left", "colour": "red"}}, "camera_motion.colour"),
+        ({"camera_motion": {}}, "camera_motion.move"),
+        ({"camera_motion": "pan_left", "motion_strength": 0}, "motion_strength"),
+        ({"camera_motion": "pan_left", "motion_strength": 1.01}, "motion_strength"),
+    ],
+)
+def test_what_is_no_camera_motion_is_named(given: dict[str, Any], param: str) -> None:
+    with pytest.raises(ValidationError) as invalid:
+        CreateVideo(prompt=PROMPT, **given)
+    assert from_validation(invalid.value).param == param

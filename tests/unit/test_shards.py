@@ -95,7 +95,7 @@ def test_a_marker_counts_what_its_part_holds(output: RunOutput) -> None:
         ok_row(21, shared_with="video_20", gpu_seconds=0.0, timings={}, queue_s=None),
         failed_row(22),
         failed_row(23, "worker_lost", tier="t4", gpu_seconds=5.0),
-        ResultRow(row=24, status=RowStatus.SKIPPED, sku="x"),
+        ResultRow(row=24, status=RowStatus.CANCELLED, sku="x"),
         ok_row(25, tier="t4", gpu_seconds=7.0, cost=None, score=None),
     ]
     data = part_of(*rows)
@@ -103,7 +103,7 @@ def test_a_marker_counts_what_its_part_holds(output: RunOutput) -> None:
     assert marker.part_key == "runs/autumn/results/part-00004.parquet"
     assert marker.part_bytes == len(data)
     counted = marker.tally
-    assert counted.statuses == {"ok": 3, "failed": 2, "skipped": 1}
+    assert counted.statuses == {"ok": 3, "failed": 2, "cancelled": 1}
     assert {code: failure.count for code, failure in counted.failures.items()} == {
         "image_too_small": 1,
         "worker_lost": 1,
@@ -202,7 +202,7 @@ def test_a_marker_of_a_newer_version_is_read(output: RunOutput) -> None:
 _ROWS = st.lists(
     st.builds(
         lambda kind, score, seconds: (kind, score, seconds),
-        st.sampled_from(["ok", "ok", "shared", "failed", "lost", "skipped"]),
+        st.sampled_from(["ok", "ok", "shared", "failed", "lost", "cancelled"]),
         st.none() | st.integers(0, 64).map(lambda n: n / 64),
         st.integers(0, 100).map(float),  # whole: sums of floats depend on their order
     ),
@@ -224,8 +224,8 @@ def _row(index: int, kind: str, score: float | None, seconds: float) -> ResultRo
             cost=seconds,
             queue_s=seconds,
         )
-    if kind == "skipped":
-        return ResultRow(row=index, status=RowStatus.SKIPPED)
+    if kind == "cancelled":
+        return ResultRow(row=index, status=RowStatus.CANCELLED)
     return failed_row(index, kind, tier="t4", gpu_seconds=seconds)
 
 

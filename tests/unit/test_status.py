@@ -181,11 +181,21 @@ def test_silence_passes_for_health_only_where_somebody_watches(
     assert (health.headline, health.color) == (headline, color)
 
 
-def test_a_page_made_again_asks_for_the_same_moments() -> None:
-    first, second = (Window.ending(now, 6 * 3600) for now in (1_000_001.0, 1_000_002.0))
-    assert first == second
-    assert first.end % first.step_s == 0
-    assert first.length_s / first.step_s <= 240
+@pytest.mark.parametrize("hours", [0.1, 6, 24 * 30])
+def test_a_window_ends_now_and_has_no_more_points_than_a_page_shows(hours: float) -> None:
+    window = Window.ending(1_000_001.0, hours * 3600)
+    assert window.end == 1_000_001.0
+    assert window.length_s / window.step_s <= 240
+
+
+def test_a_legend_of_many_leaves_out_what_is_0_throughout() -> None:
+    panel = Panel("Failures", "cps", [Query("q", "{{code}}")], stacked=True)
+    many = [line(0, 0, code=str(code)) for code in range(9)] + [line(0, 2, code="no_space")]
+    shown = view(reading(panel, *many), WINDOW)
+    assert [entry.last for entry in shown.legend] == ["2 /s"]
+    assert shown.zeros == 9
+    few = view(reading(panel, *many[-2:]), WINDOW)
+    assert (len(few.legend), few.zeros) == (2, 0)
 
 
 class _Answer(BaseHTTPRequestHandler):

@@ -4,12 +4,14 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 from starlette.applications import Starlette
@@ -21,7 +23,15 @@ from starlette.testclient import TestClient
 from deployments.dispatch.trail import followed
 from monitoring import tracing
 from monitoring.stages import StageCall, stage
-from monitoring.tracing import TracingConfig, begin_span, span, start_tracing, trace_to, traceparent
+from monitoring.tracing import (
+    TracingConfig,
+    begin_span,
+    send_spans,
+    span,
+    start_tracing,
+    trace_to,
+    traceparent,
+)
 from serve.edge.middleware import RequestId
 from serve.edge.tracking import ORIGIN, Origin
 from storage.errors import StoreUnavailable
@@ -50,6 +60,7 @@ class Collector:
 @pytest.fixture(autouse=True)
 def _off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "_tracer", tracing._tracer)
+    monkeypatch.setattr(tracing, "_provider", tracing._provider)
 
 
 @pytest.fixture
@@ -59,7 +70,7 @@ def collector() -> Iterator[Collector]:
     collector.close()
 
 
-def client(origins: list[Origin]) -> TestClient:
+def client(origins: list[Origin], trust_callers: bool = True) -> TestClient:
     """Of an application behind our middleware, which notes down the origins that it sees."""
 
     async def create(request: Request) -> Response:
@@ -69,7 +80,7 @@ def client(origins: list[Origin]) -> TestClient:
         return Response(status_code=202)
 
     routes = [Route("/v1/videos/{video_id}", create, methods=["GET", "POST"])]
-    app = RequestId(Starlette(routes=routes), echo=True)
+    app = RequestId(Starlette(routes=routes), echo=True, trust_callers=trust_callers)
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -158,12 +169,16 @@ def test_polls_have_a_span_only_where_their_caller_traces_them(collector: Collec
 
 
 @pytest.mark.parametrize("given", ["", "00-zz-zz-01", f"00-{'0' * 32}-{'0' * 16}-01", "ü" * 60])
-def test_a_traceparent_that_is_none_begins_a_new_trace(collector: Collector, given: str) -> None:
+@pytest.mark.parametrize("trust", [True, False])
+def test_a_traceparent_that_is_none_begins_a_new_trace(
+    collector: Collector, given: str, trust: bool
+) -> None:
     headers = {"traceparent": given.encode("latin-1")}
-    response = client([]).post("/v1/videos/7", headers=headers)  # type: ignore[arg-type]
+    response = client([], trust).post("/v1/videos/7", headers=headers)  # type: ignore[arg-type]
     assert response.status_code == 202
     (span,) = collector.spans.values()
     assert span.parent is None
+    assert not span.links
 
 
 def test_a_caller_that_does_not_trace_is_not_traced(collector: Collector) -> None:
@@ -172,6 +187,33 @@ def test_a_caller_that_does_not_trace_is_not_traced(collector: Collector) -> Non
     with followed(leased(make_request("video_7"), origins[0])):
         pass
     assert not collector.spans
+
+
+def test_a_caller_that_is_not_trusted_is_linked_to_and_decides_nothing(
+    collector: Collector,
+) -> None:
+    """The default: whoever reaches the API could have every poll traced otherwise, or none of its
+    jobs."""
+    assert not TracingConfig().trust_callers
+    origins: list[Origin] = []
+    http = client(origins, trust_callers=False)
+    http.get("/v1/videos/7", headers={"traceparent": CALLER})
+    assert not collector.spans
+    http.post("/v1/videos/7", headers={"traceparent": f"{CALLER[:-2]}00"})
+    (span,) = collector.spans.values()
+    assert span.parent is None
+    assert span.context.trace_id != int("ab" * 16, 16)
+    (link,) = span.links
+    assert (link.context.trace_id, link.context.span_id) == (int("ab" * 16, 16), int("cd" * 8, 16))
+    assert origins[-1].traceparent is not None
+    assert origins[-1].traceparent.split("-")[1] == f"{span.context.trace_id:032x}"
+
+
+def test_no_ratio_is_evaded_by_a_caller_that_is_not_trusted() -> None:
+    collector = Collector(ratio=0.0)
+    client([], trust_callers=False).post("/v1/videos/7", headers={"traceparent": CALLER})
+    assert not collector.spans
+    collector.close()
 
 
 def test_the_ratio_holds_for_whole_traces() -> None:
@@ -211,3 +253,33 @@ def id_of(span: ReadableSpan) -> int:
 
 def parent_of(span: ReadableSpan) -> Any:
     return span.parent and span.parent.span_id
+
+
+class DeafCollector(SpanExporter):
+    """Takes nothing, for as long as it is deaf."""
+
+    def __init__(self) -> None:
+        self.asked, self.deaf_no_more = Event(), Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.asked.set()
+        self.deaf_no_more.wait()
+        return SpanExportResult.FAILURE
+
+
+def test_a_collector_that_takes_nothing_keeps_nobody() -> None:
+    deaf = DeafCollector()
+    provider = trace_to(deaf, "VideoAPI", "r1")
+    with span("the last", CALLER):
+        pass
+    try:
+        send_spans(0.1)
+        assert deaf.asked.is_set()
+    finally:
+        deaf.deaf_no_more.set()
+        provider.shutdown()
+
+
+def test_where_nothing_is_traced_there_is_nothing_to_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_provider", None)
+    send_spans(0.0)

@@ -122,6 +122,45 @@ def test_a_slow_listener_gets_the_newest_state_only(table: Table) -> None:
     run(scenario)
 
 
+def test_who_follows_is_let_go_when_it_is_closed_and_whoever_comes_later(table: Table) -> None:
+    async def scenario() -> None:
+        watch = Watch(table.jobs, POLL_S)
+        seen = asyncio.create_task(collect(watch))
+        silent = asyncio.create_task(collect(watch, after_rev=table.job.rev))
+        await asyncio.sleep(3 * POLL_S)
+        await watch.close()
+        assert [job.step for job in await seen] == [0]
+        assert await silent == []
+        assert await collect(watch) == []
+
+    run(scenario)
+
+
+def test_who_waits_hears_whether_it_was_as_long_as_asked_for(table: Table) -> None:
+    async def scenario() -> None:
+        watch = Watch(table.jobs, POLL_S)
+        assert await watch.wait("job", 2 * POLL_S)
+        waiting = asyncio.create_task(watch.wait("job", 3600))
+        await asyncio.sleep(0)
+        table.complete()
+        assert await waiting
+
+    run(scenario)
+
+
+def test_who_waits_where_a_replica_leaves_is_told_that_it_was_cut_short(table: Table) -> None:
+    async def scenario() -> None:
+        watch = Watch(table.jobs, POLL_S)
+        waiting = asyncio.create_task(watch.wait("job", 3600))
+        while not watch._topics:
+            await asyncio.sleep(0)
+        await watch.close()
+        assert not await waiting
+        assert not await watch.wait("job", 3600)
+
+    run(scenario)
+
+
 def test_a_silent_job_is_told_again(table: Table) -> None:
     async def scenario() -> None:
         watch, revisions = Watch(table.jobs, POLL_S), []

@@ -1,0 +1,1 @@
+"""Faults for each alert, caused in a cluster that a real Prometheus scrapes."""

@@ -1,0 +1,1 @@
+"""What watching costs: scrapes, emissions of metrics, lines of logs."""

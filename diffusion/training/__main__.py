@@ -23,6 +23,9 @@ def main(
     steps: Annotated[
         int | None, typer.Option(help="Of the denoiser; more than default for a GPU.")
     ] = None,
+    cut_at: Annotated[
+        int | None, typer.Option(help="End the denoiser after so many of its steps.")
+    ] = None,
     rows: Annotated[int | None, typer.Option(help="Clips in a step of the denoiser.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of the CPU; default: all.")] = None,
     pause_file: Annotated[Path | None, typer.Option(help="Wait while this file exists.")] = None,
@@ -34,6 +37,7 @@ def main(
     if threads is not None:
         torch.set_num_threads(threads)
     recipe = Recipe()
+    recipe = replace(recipe, denoiser=replace(recipe.denoiser, cut_at=cut_at))
     if steps is not None:
         recipe = replace(recipe, denoiser=replace(recipe.denoiser, steps=steps))
     if rows is not None:

@@ -23,11 +23,16 @@ class Schedule:
 
     steps: int
     learning_rate: float
+    cut_at: int | None = None  # steps; ends there, the learning rate still being that of `steps`
     warmup_steps: int = 30
     ema_decay: float = 0.995
     save_every_steps: int = 100
     clip_norm: float = 1.0
     full_precision: bool = False  # float32, also where the device has bfloat16
+
+    @property
+    def end(self) -> int:
+        return self.steps if self.cut_at is None else min(self.cut_at, self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def train(
     if state.exists():
         accelerator.load_state(str(state))
     log = _Log(place.folder / "loss.jsonl", progress.step)
-    while progress.step < schedule.steps:
+    while progress.step < schedule.end:
         place.wait()
         begun = time.perf_counter()
         value = loss(forward, progress.step)
@@ -103,7 +108,7 @@ def train(
             accelerator.save_state(str(state))
         if stop:
             break
-    if progress.step < schedule.steps:
+    if progress.step < schedule.end:
         return False
     ema.copy_to(parameters)
     return True

@@ -1,5 +1,6 @@
 """The whole way from nothing to a folder of weights, and how much of each step."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,4 +116,11 @@ def make_embedded_model(
         scheduler=scheduler,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    _on_one_line(folder / "tokenizer" / "tokenizer.json")
     report(f"wrote {folder}")
+
+
+def _on_one_line(path: Path) -> None:
+    """Written for people it has a line for each of CLIP's 49,408 tokens and their merges."""
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from benchmarks.quality.embedded import HELD_OUT
+from benchmarks.quality.takes import HELD_OUT
 from diffusion.model_folder import ModelFolder
 from diffusion.training.clips import MOVES, Window, film, sample_clips
 from diffusion.training.codec import PatchCode, make_vae
@@ -128,6 +128,19 @@ def test_a_decoder_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
     assert run("stopped", 2, 5, None) == ([False, False, True], weights)
     lines = [json.loads(line) for line in (tmp_path / "stopped/loss.jsonl").open()]
     assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_run_that_is_cut_has_the_average_of_the_steps_that_it_had(
+    code: PatchCode, pictures: list[Picture], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    vae = make_vae(code)
+    begun = save(vae.decoder.state_dict())
+    place, shape = Workplace(tmp_path / "cut"), Crops(1, 32)
+    assert train_decoder(vae, code, pictures, Schedule(6, 1e-3, cut_at=3), place, shape=shape)
+    assert save(vae.decoder.state_dict()) != begun
+    steps = [json.loads(line)["step"] for line in (tmp_path / "cut/loss.jsonl").open()]
+    assert steps == [0, 1, 2]
 
 
 def test_a_denoiser_that_was_stopped_ends_with_the_weights_of_one_that_was_not(

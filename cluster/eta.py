@@ -119,8 +119,8 @@ def eta_s(
     else:
         return None
     left = _LEFT.get(job.stage)
-    if job.request.sampling.is_rendered and left:
-        left = _LEFT[Stage.RENDERING]  # no other stage lies on its way
+    if left and job.request.sampling.is_rendered:  # no other stage lies on its way
+        left = [stage for stage in left if stage in _LEFT[Stage.RENDERING]]
     if denoising_s is None or left is None or any(stage not in snapshot.stage_s for stage in left):
         return None
     frames_s = 0.0  # of a camera move, encoded where other clips are decoded

@@ -126,11 +126,12 @@ def _check_bucket(config: ObjectStoreConfig) -> Iterator[Check]:
 
 
 def check_weights(config: ModelConfig) -> Check:
-    if config.source == "tiny":
+    if config.is_random:
         return Check(
             "weights",
             "warn",
-            "tiny random weights: videos will be noise",
+            "tiny random weights: their videos are noise; a request that names no model gets a"
+            " camera move, unless default_model says otherwise",
             "give --model a folder or hub id of I2VGen-XL",
         )
     try:
@@ -141,7 +142,8 @@ def check_weights(config: ModelConfig) -> Check:
         return Check(
             "weights",
             "warn",
-            "the small model of this package: to try the service with, its videos are soft",
+            "the small model of this package, to try the service with: its videos are soft, and a"
+            " request that names no model gets a camera move, unless default_model says otherwise",
             "give --model a folder or hub id of I2VGen-XL",
         )
     return Check("weights", "ok", f"{folder.path}, sides in steps of {folder.size_multiple} px")

@@ -79,7 +79,7 @@ def check_secrets(secrets: Mapping[str, tuple[str, str]], file: str) -> Iterator
 def check_nodes_weights(config: ModelConfig) -> Check:
     """Of nodes elsewhere, as far as that can be told from here: nothing is downloaded."""
     source = config.path
-    if config.source == "tiny" or source.is_dir():
+    if config.is_random or source.is_dir():
         return check_weights(config)
     if source.is_absolute():
         fix = "run this in a pod, or on a node, that has the folder"

@@ -40,8 +40,8 @@ class ModelConfig(BaseModel):
 
     name: str = Field("i2vgen-xl", description="the name callers see")
     source: str = Field(
-        description="a diffusers folder, a hub id such as ali-vilab/i2vgen-xl, or embedded: the"
-        " small checkpoint of this package"
+        description="a diffusers folder, or a hub id such as ali-vilab/i2vgen-xl; embedded: the"
+        " small checkpoint of this package; tiny: random weights, which `shopreel up` writes"
     )
     revision: str | None = Field(None, description="40-digit commit; required for a hub id")
     variant: Literal["fp16"] | None = Field(None, description="load *.fp16.safetensors files")
@@ -54,6 +54,15 @@ class ModelConfig(BaseModel):
     def path(self) -> Path:
         """The folder that `source` means, unless it is a hub id."""
         return EMBEDDED if self.source == "embedded" else Path(self.source).expanduser()
+
+    @property
+    def is_random(self) -> bool:
+        return self.source == "tiny"
+
+    @property
+    def is_stopgap(self) -> bool:
+        """Whether nobody named weights that are worth seeing."""
+        return self.is_random or self.source == "embedded"
 
     def dtype_on(self, device: str) -> str:
         return self.cpu_dtype if device == "cpu" else self.dtype

@@ -97,8 +97,8 @@ class AppConfig(BaseSettings):
     model: ModelConfig
     default_model: str | None = Field(
         None,
-        description="of requests that name none: `camera`, where the weights are not worth seeing;"
-        " left out: the model's own name",
+        description="of requests that name none; left out: the model's own name, or `camera` where"
+        " there are none but the package's own (source: embedded, tiny)",
     )
     object_store: ObjectStoreConfig | None = Field(
         None, description="left out: `shopreel up` starts an embedded S3 server"
@@ -135,6 +135,11 @@ class AppConfig(BaseSettings):
         if model.name == CAMERA:
             raise ValueError(f"{CAMERA!r} names the camera moves, which need no weights")
         return model
+
+    @property
+    def default_model_name(self) -> str:
+        """What a request that names no model gets."""
+        return self.default_model or (CAMERA if self.model.is_stopgap else self.model.name)
 
     @model_validator(mode="after")
     def _default_model_exists(self) -> "AppConfig":

@@ -119,7 +119,7 @@ class Videos:
         with self._memory.share() as share:
             photo = await self._photo(source, tenant, share)
             facts = await self._photos.inspect(photo)
-            if (create.model or self.config.default_model) == CAMERA:
+            if (create.model or self.config.default_model_name) == CAMERA:
                 request = resolve_camera(create, facts, tenant.name, self.config)
             else:
                 request = resolve(create, facts, tenant.name, self.model, self.config)

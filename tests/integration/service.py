@@ -84,6 +84,7 @@ class Service:
         self.folder = folder
         settings: dict[str, Any] = {
             "model": ModelConfig(source="tiny"),
+            "default_model": ModelConfig(source="tiny").name,
             "object_store": s3,
             "job_store": JobStoreConfig(url=url or f"sqlite:///{folder / 'jobs.sqlite'}"),
             "tiers": (TierConfig(name="cpu"),),

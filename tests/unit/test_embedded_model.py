@@ -11,6 +11,8 @@ from PIL import Image
 from benchmarks.quality.embedded import sampling
 from benchmarks.quality.model import EmbeddedModel
 from benchmarks.quality.takes import HELD_OUT
+from cluster.preflight import check_weights
+from cluster.preflight_stores import check_nodes_weights
 from diffusion.model_folder import EMBEDDED, ModelConfig, ModelFolder
 from diffusion.weights import TextModel, load_image_model, load_text_model
 from video.photo import Fit, PhotoLimits, fit_photo, open_photo
@@ -110,3 +112,9 @@ def test_a_guided_clip_is_closer_to_the_photo_than_its_noisy_start(photo: str) -
         for latents in (model.noisy_start(params, start), model.denoise(params, frames[0], start))
     )
     assert left < before / 2
+
+
+def test_it_is_found_by_its_name_and_said_to_be_small() -> None:
+    config = ModelConfig(name="embedded", source="embedded")
+    for check in (check_weights(config), check_nodes_weights(config)):
+        assert (check.status, "its videos are soft" in check.found) == ("warn", True)

@@ -57,6 +57,7 @@ def main(part: str) -> int:
         "SHOPREEL_MODEL__NAME": "tiny-random",
         "SHOPREEL_MODEL__SOURCE": "tiny",
         "SHOPREEL_DEFAULT_MODEL": "tiny-random",
+        "SHOPREEL_PRESETS__STANDARD__GUIDANCE_SCALE": "9",
     }
     with console.status(f"measuring {part}"):
         # Imported late: Ray and transformers read the environment when they are imported.

@@ -101,8 +101,9 @@ def clips_of(model: EmbeddedModel, take: Take) -> Clips:
     }
     for strength in STRENGTHS:
         params = sampling(take.prompt, SIDE, strength)
-        clips[f"noisy start {strength}"] = model.decode(model.noisy_start(params, start))
-        clips[f"guided {strength}"] = model.decode(model.denoise(params, take.known[0], start))
+        begin = params, take.known[0], start
+        clips[f"noisy start {strength}"] = model.decode(model.noisy_start(*begin))
+        clips[f"guided {strength}"] = model.decode(model.denoise(*begin))
     return clips
 
 

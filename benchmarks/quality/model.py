@@ -10,11 +10,19 @@ from diffusion.engine import denoise
 from diffusion.image import encode_image
 from diffusion.model_folder import ModelConfig, ModelFolder
 from diffusion.params import SamplingParams
-from diffusion.samplers import first_latents, make_scheduler
 from diffusion.start import encode_start
-from diffusion.state import Latents, StartLatents, TextCondition, WireTensor
+from diffusion.state import (
+    ImageCondition,
+    Latents,
+    StartLatents,
+    TextCondition,
+    WireTensor,
+)
 from diffusion.text import encode_prompt
+from diffusion.trajectory import Trajectory
 from diffusion.weights import load_denoising_model, load_image_model, load_text_model, load_vae
+
+Frame = NDArray[np.uint8]  # [H, W, 3]
 
 _CPU = torch.device("cpu")
 _CHUNK_FRAMES = 4
@@ -37,23 +45,26 @@ class EmbeddedModel:
         return decode_latents(self._vae, Latents(latents), _CHUNK_FRAMES)
 
     def denoise(
-        self, params: SamplingParams, first_frame: NDArray[np.uint8], start: StartLatents | None
+        self, params: SamplingParams, first_frame: Frame, start: StartLatents | None
     ) -> WireTensor:
         """From `start` where the params begin with frames, else from noise alone."""
-        text = TextCondition(
-            encode_prompt(self._text, params.prompt),
-            encode_prompt(self._text, params.negative_prompt),
-        )
-        image = encode_image(self._image, first_frame)
-        return denoise(self._denoising, params, text, image, start=start).latents
+        conditions = self._conditions(params, first_frame)
+        return denoise(self._denoising, params, *conditions, start=start).latents
 
-    def noisy_start(self, params: SamplingParams, start: StartLatents) -> WireTensor:
+    @torch.inference_mode()
+    def noisy_start(
+        self, params: SamplingParams, first_frame: Frame, start: StartLatents
+    ) -> WireTensor:
         """What the UNet gets at its first step, over the signal's share of it, so that it can be
-        decoded: the same noise as in `denoise`."""
-        scheduler = make_scheduler(self._denoising.scheduler.config, params)
-        clean = start.latents.to(_CPU, torch.float32)
-        generator = torch.Generator().manual_seed(params.seed)
-        noise = torch.randn(clean.shape, generator=generator)
-        noisy = first_latents(scheduler, params, noise, start=clean)
-        timestep = scheduler.timesteps[params.first_step]
-        return WireTensor.of(noisy / scheduler.alphas_cumprod[timestep].sqrt())
+        decoded."""
+        conditions = self._conditions(params, first_frame)
+        begun = Trajectory.begin(self._denoising, params, *conditions, start)
+        signal = begun.scheduler.alphas_cumprod[begun.timestep].sqrt()
+        return WireTensor.of(begun.latents / signal)
+
+    def _conditions(
+        self, params: SamplingParams, first_frame: Frame
+    ) -> tuple[TextCondition, ImageCondition]:
+        texts = (params.prompt, params.negative_prompt)
+        text = TextCondition(*(encode_prompt(self._text, text) for text in texts))
+        return text, encode_image(self._image, first_frame)

@@ -1,5 +1,6 @@
 """The packaged checkpoint: it loads, here and in diffusers' own pipeline, and takes noise away."""
 
+import tomllib
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +57,14 @@ def test_the_package_carries_it_and_it_is_small(folder: ModelFolder) -> None:
     assert (folder.latent_scale, folder.size_multiple) == (4, 16)
 
 
+def test_a_wheel_of_the_project_has_all_of_it() -> None:
+    root = EMBEDDED.parents[1]
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = settings["package-data"]["diffusion"]
+    packed = {path for pattern in patterns for path in EMBEDDED.parent.glob(pattern)}
+    assert {path for path in EMBEDDED.rglob("*") if path.is_file()} <= packed
+
+
 @pytest.mark.parametrize("prompt", CLIP_IDS)
 def test_it_reads_text_as_clip_does(text: TextModel, prompt: str) -> None:
     assert text.tokenizer(prompt).input_ids == [49406, *CLIP_IDS[prompt], 49407]
@@ -106,10 +115,10 @@ def test_a_guided_clip_is_closer_to_the_photo_than_its_noisy_start(photo: str) -
     model = EmbeddedModel()
     start = model.encode(frames)
     params = replace(sampling("a static shot", 96, 0.25), num_frames=8)
-    truth = start.latents.to(CPU, FP32)
+    begin, truth = (params, frames[0], start), start.latents.to(CPU, FP32)
     before, left = (
         (latents.to(CPU, FP32) - truth).pow(2).mean().item()
-        for latents in (model.noisy_start(params, start), model.denoise(params, frames[0], start))
+        for latents in (model.noisy_start(*begin), model.denoise(*begin))
     )
     assert left < before / 2
 

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 _WORDS = {
     "encoding": "reading photo and prompt",
     "waiting_denoiser": "waiting for a turn at the UNet",
+    "rendering": "moving the camera",
     "denoising": "denoising",
     "decoding": "decoding frames",
     "encoding_video": "encoding the video",

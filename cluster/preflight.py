@@ -130,8 +130,8 @@ def check_weights(config: ModelConfig) -> Check:
         return Check(
             "weights",
             "warn",
-            "tiny random weights: their videos are noise; a request that names no model gets a"
-            " camera move, unless default_model says otherwise",
+            "tiny random weights: their videos are noise; requests that name no model get a camera"
+            " move, unless default_model says otherwise",
             "give --model a folder or hub id of I2VGen-XL",
         )
     try:

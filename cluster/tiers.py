@@ -61,7 +61,6 @@ class CameraTierConfig(TierConfig):
     max_ongoing_requests: int = Field(2, ge=1)
     cold_start_s: float = Field(5.0, gt=0)
     stall_s: float = Field(120.0, gt=0)
-    cost_per_hour: float | None = Field(0.0, ge=0)
     mpx_per_s: float = Field(20.0, gt=0, description="frames' megapixels that a replica renders")
     least_area_px: int = Field(
         512**2,

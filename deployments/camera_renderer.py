@@ -64,10 +64,9 @@ class CameraRenderer:
         from video.camera.path import CameraPath
         from video.camera.scene import open_scene
 
-        assert request.camera_motion is not None, "nothing else makes frames without a UNet step"
-        path = CameraPath(
-            request.camera_motion, sampling.width, sampling.height, sampling.num_frames
-        )
+        camera = request.camera(is_rendered=True)
+        assert camera is not None, "nothing else makes frames without a UNet step"
+        path = CameraPath(camera, sampling.width, sampling.height, sampling.num_frames)
         photo = open_photo(data, self._limits).rgb
         scene = open_scene(photo, path, Fit(request.output.fit))
         frames = np.empty((path.num_frames, path.height, path.width, 3), dtype=np.uint8)

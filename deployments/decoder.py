@@ -60,6 +60,7 @@ class EncodedStart:
 
     value: "StartLatents"
     timings: dict[str, float]  # stage -> seconds
+    events: tuple[JobEvent, ...] = ()  # what went otherwise than planned
 
 
 class Decoder:
@@ -107,11 +108,8 @@ class Decoder:
                 shapes={"latents": latents.latents.data.shape, "frames": frames.shape},
             )
         metrics.STAGE_SECONDS.observe(watch.seconds, tags={"stage": "decoding"})
-        events: tuple[JobEvent, ...] = ()
-        if taken < planned:
-            detail = f"{planned} -> {taken} frames at once"
-            events = (JobEvent(time.time(), "decode_chunk", detail),)
-        return Decoded(await self._handover.offer(frames), watch.seconds, events)
+        frames_ref = await self._handover.offer(frames)
+        return Decoded(frames_ref, watch.seconds, _fewer_at_once(planned, taken))
 
     async def encode(
         self, rendered: Timed["NDArray[np.uint8]"], call: StageCall | None = None
@@ -122,7 +120,7 @@ class Decoder:
 
         with stage("frames_encoding", call) as record:
             watch = Stopwatch()
-            start, _, _ = await self._by_chunks(
+            start, planned, taken = await self._by_chunks(
                 lambda chunk_frames: encode_start(self._vae, rendered.value, chunk_frames), watch
             )
             record.note(
@@ -132,7 +130,7 @@ class Decoder:
             )
         metrics.STAGE_SECONDS.observe(watch.seconds, tags={"stage": "frames_encoding"})
         timings = {"rendering": rendered.seconds, "frames_encoding": watch.seconds}
-        return EncodedStart(start, timings)
+        return EncodedStart(start, timings, _fewer_at_once(planned, taken))
 
     async def check_health(self) -> None:
         self._work.check()
@@ -178,3 +176,9 @@ class Decoder:
             except (ObjectNotFound, CheckpointMismatch):  # it was lost before it was stored
                 raise e from None
         return latents
+
+
+def _fewer_at_once(planned: int, taken: int) -> tuple[JobEvent, ...]:
+    if taken == planned:
+        return ()
+    return (JobEvent(time.time(), "decode_chunk", f"{planned} -> {taken} frames at once"),)

@@ -154,6 +154,8 @@ class Denoiser:
         with StageRecord("denoising", order.call) as record:
             try:
                 yield Waiting(0)
+                for told in start.events if start else ():
+                    yield told
                 begins_at = None if start is None else start.value
                 step = resumed_at = await self._join(order, text.value, image.value, begins_at)
                 if resumed_at:

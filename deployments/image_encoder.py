@@ -33,9 +33,8 @@ class ImageEncoder:
         digests: dict[str, str],
         store: ObjectStoreConfig,
         limits: PhotoLimits,
-        render: Render | None = None,
+        render: Render,
     ):
-        """Without `render` no clip has a camera move."""
         import cv2
         import torch
 
@@ -78,14 +77,12 @@ class ImageEncoder:
         call: StageCall | None = None,
     ) -> Timed["NDArray[np.uint8]"]:
         """Frames [F, H, W, 3] of a camera move over the photo at `photo_key`."""
-        render = self._render
-        assert render is not None, "the API takes no camera move where nothing renders it"
 
         def work(data: bytes) -> "NDArray[np.uint8]":
             import numpy as np
 
             photo = open_photo(data, self._limits).rgb
-            return np.stack([*render(photo, camera, num_frames, (width, height), Fit(fit))])
+            return np.stack([*self._render(photo, camera, num_frames, (width, height), Fit(fit))])
 
         with stage("rendering", call) as record:
             data = await asyncio.to_thread(self._store.get, photo_key)

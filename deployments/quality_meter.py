@@ -26,7 +26,7 @@ class QualityMeter:
         self,
         store: ObjectStore,
         limits: PhotoLimits,
-        render: Render | None,
+        render: Render,
         lpips_weights: Path | None,
         threads: int,
     ) -> None:
@@ -75,6 +75,6 @@ class QualityMeter:
         size, fit = (sampling.width, sampling.height), Fit(request.output.fit)
         if not (sampling.starts_from_frames or sampling.is_rendered):
             return fit_photo(rgb, *size, fit)
-        assert self._render is not None, "whoever made the clip had one"
-        assert request.camera_motion is not None, "without a move nothing starts from frames"
-        return next(self._render(rgb, request.camera_motion, sampling.num_frames, size, fit))
+        camera = request.camera(sampling.is_rendered)
+        assert camera is not None, "without a move nothing starts from frames"
+        return next(self._render(rgb, camera, sampling.num_frames, size, fit))

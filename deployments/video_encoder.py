@@ -81,7 +81,7 @@ class VideoEncoder:
         config: VideoEncoderConfig,
         store: ObjectStoreConfig,
         limits: PhotoLimits,
-        render: Render | None = None,
+        render: Render,
     ):
         import cv2
 
@@ -231,8 +231,9 @@ class VideoEncoder:
 
     def _recipe(self, request: JobRequest, sampling: SamplingParams) -> dict[str, Any]:
         """What is needed to make the same video again, on the same kind of machine."""
-        camera = request.camera_motion and {
-            "camera_motion": asdict(request.camera_motion),
+        move = request.camera(sampling.is_rendered)
+        camera = move and {
+            "camera_motion": asdict(move),
             "unet_steps": sampling.unet_steps,  # that were run, of sampling.num_inference_steps
             "starts_from_frames": sampling.starts_from_frames,
         }

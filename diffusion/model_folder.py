@@ -162,17 +162,10 @@ class ModelCard:
     name: str
     revision: str  # sha256
     size_multiple: int  # px, of both sides of a clip
-    camera_moves: bool = False  # clips may begin at the frames of one
 
     @classmethod
-    def of(
-        cls,
-        config: ModelConfig,
-        folder: ModelFolder,
-        digests: dict[str, str],
-        camera_moves: bool = False,
-    ) -> "ModelCard":
-        return cls(config.name, model_revision(digests), folder.size_multiple, camera_moves)
+    def of(cls, config: ModelConfig, folder: ModelFolder, digests: dict[str, str]) -> "ModelCard":
+        return cls(config.name, model_revision(digests), folder.size_multiple)
 
     def check_size(self, width: int, height: int) -> None:
         """Raises UnsupportedSize unless the UNet can halve both sides all the way down."""

@@ -1,6 +1,6 @@
 """What one clip is asked to be. No torch here: the API and the job table use it too."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import floor
 
@@ -81,6 +81,10 @@ class SamplingParams:
     def is_rendered(self) -> bool:
         """Whether no UNet has a part in it: the frames of a camera move are the clip."""
         return self.num_inference_steps == 0
+
+    def rendered(self) -> "SamplingParams":
+        """A clip of this size and length of which nothing is generated."""
+        return replace(self, num_inference_steps=0, guidance_scale=1.0, motion_strength=None)
 
     @property
     def starts_from_frames(self) -> bool:

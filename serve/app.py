@@ -61,8 +61,8 @@ def build_app(args: Mapping[str, Any]) -> Application:
     return compose(args, render_camera_move)
 
 
-def compose(args: Mapping[str, Any], render: Render | None) -> Application:
-    """The application with a virtual camera. Without `render` the API refuses `camera_motion`."""
+def compose(args: Mapping[str, Any], render: Render) -> Application:
+    """The application with a virtual camera for the clips that begin at one's frames."""
     config = parse(args, "args of the Serve config file")
     if config.object_store is None or config.job_store is None:
         raise ConfigError("object_store and job_store may be left out for `shopreel up` only")
@@ -75,7 +75,7 @@ def compose(args: Mapping[str, Any], render: Render | None) -> Application:
     objects.check()  # one visible result stands on conditional PUT
     folder = ModelFolder.open(model)
     digests = folder.digests()
-    card = ModelCard.of(model, folder, digests, camera_moves=render is not None)
+    card = ModelCard.of(model, folder, digests)
     measured = load_calibrations(objects, config.tiers)
     tiers = (*config.tiers, stages.camera)
     cost = CostModel(Architecture.of(folder), tiers, model, measured)
@@ -120,7 +120,7 @@ def compose(args: Mapping[str, Any], render: Render | None) -> Application:
         config.webhooks,
         config.egress,
         config.retention,
-        [FollowBatches(config.catalog, store, card.name, driver_command)],
+        [FollowBatches(config.catalog, store, config.default_model_name, driver_command)],
         [tier.name for tier in tiers],
     )
     api = stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI")

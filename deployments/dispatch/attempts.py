@@ -167,7 +167,12 @@ class Attempts:
             self._foresight.completed(job.current_attempt)
 
     async def _turn_away(self, job: Job) -> None:
-        """The tiers have changed since the job was accepted."""
+        """It fits no tier as it was asked for: it was accepted for a smaller clip, or the tiers
+        have changed since."""
+        if rung := self._fleet.step_down(job, None):
+            self._note(job, JobEvent(time.time(), *rung))
+            await self._ends.write(job, self._ends.released("does_not_fit", charge=False))
+            return
         message = "no tier of this cluster has the memory for it any more"
         await self._ends.write(job, self._ends.failed("does_not_fit", message))
 
@@ -230,9 +235,11 @@ class Attempts:
         return Journey(self._stages, job, call, sampling, report, note, freed, silence_s)
 
     def _denoising_tier(self, job: Job) -> str | None:
-        """The tier that has the job; None once it is in a stage behind the denoisers."""
-        tier = self._fleet.tiers[job.tier or ""]
-        return tier.config.name if job.current_attempt in tier.clips else None
+        """The tier whose denoiser has the job; None in a stage before the denoisers or behind."""
+        tier, attempt = self._fleet.tiers[job.tier or ""], job.current_attempt
+        stage, _ = self._at.get(attempt, (Stage.ENCODING, 0))
+        is_there = attempt in tier.clips and stage is not Stage.ENCODING
+        return tier.config.name if is_there else None
 
     def _linger(self, job: Job, purged: ResultPurged) -> None:
         """It holds no slot and keeps its lease, until the purge is over."""

@@ -157,8 +157,10 @@ class Fleet:
     def step_down(self, job: Job, tier: str | None) -> tuple[str, str] | None:
         """The job ran out of memory, on `tier` or in a stage behind it: what to try next, as
         (rung, words), None when nothing is left."""
-        floor = self._floor if job.request.may_downgrade else None
-        step = self._ladder(job).step_down(tier, self.cost.tiers_for, floor)
+        request = job.request
+        floor = self._floor if request.may_downgrade else None
+        fits = self.cost.tiers_for
+        step = self._ladder(job).step_down(tier, fits, floor, request.last_clip)
         if step is None:
             return None
         self._ladders[job.id], kind, detail = step

@@ -91,9 +91,8 @@ class Journey:
             lambda: renderer.render.remote(request, sampling, self._call)
         )
         self._freed(None)
-        flat = (
-            rendered.layers == 1 and request.camera_motion and request.camera_motion.move.is_orbit
-        )
+        camera = request.camera(is_rendered=True)
+        flat = rendered.layers == 1 and camera is not None and camera.move.is_orbit
         warnings = (ONE_LAYER,) if flat else ()
         timings = {"rendering": rendered.frames.seconds}
         return rendered.frames, Provenance(timings, warnings, camera_layers=rendered.layers)

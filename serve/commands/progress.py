@@ -7,8 +7,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 _WORDS = {
     "encoding": "reading photo and prompt",
-    "waiting_denoiser": "waiting for a turn at the UNet",
     "rendering": "moving the camera",
+    "waiting_denoiser": "waiting for a turn at the UNet",
     "denoising": "denoising",
     "decoding": "decoding frames",
     "encoding_video": "encoding the video",

@@ -39,7 +39,7 @@ def discovery_routes(
         max_photo_pixels=config.limits.photo.max_pixels,
         min_photo_side_px=config.limits.photo.min_side_px,
         fits=list(Fit),
-        camera_motions=list(Move) if model.camera_moves else [],
+        camera_motions=list(Move),
         default_motion_strength=MOTION_STRENGTH,
     )
     camera_limits = limits.model_copy(
@@ -48,7 +48,6 @@ def discovery_routes(
             "max_area_px": config.stages.camera.max_area_px,
             "max_num_frames": MOST_FRAMES,
             "max_candidates": 1,
-            "camera_motions": list(Move),
             "default_motion_strength": None,
         }
     )

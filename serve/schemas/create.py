@@ -106,8 +106,10 @@ class CreateVideo(PromptFields):
         "best", description="all: the other candidates are kept too, at `content?candidate=k`"
     )
     fit: Fit = Fit.CROP
-    downgrade: Literal["auto", "never"] = Field(
-        "never", description="auto: a smaller clip is better than none where memory runs out"
+    downgrade: Literal["auto", "camera", "never"] = Field(
+        "never",
+        description="auto: a smaller clip is better than none where memory runs out; camera: and a"
+        " camera move, of which nothing is generated, is better than none",
     )
     priority: Priority = Field(Priority.INTERACTIVE, description="batch waits for interactive")
     deadline_s: float | None = Field(

@@ -23,7 +23,7 @@ class Limits(BaseModel):
     max_photo_pixels: int
     min_photo_side_px: int
     fits: list[Fit]
-    camera_motions: list[Move] = Field(description="moves to begin with; none: it renders none")
+    camera_motions: list[Move] = Field(description="moves that a clip may begin with, or be")
     default_motion_strength: float | None = Field(
         description="of a camera_motion; 0 < it <= 1; null: nothing is generated"
     )

@@ -21,6 +21,7 @@ MEMORY_LADDER = (
     "other_tier",
     "smaller_size",
     "fewer_frames",
+    "camera_move",
 )
 
 
@@ -49,7 +50,7 @@ class Usage(BaseModel):
         known = all(tier in hourly for s, tier in seconds if s)
         peaks = [part.result.peak_vram_bytes or 0 for part in made if part.result]
         return cls(
-            unet_steps=sum(part.request.sampling.unet_steps for part in made),
+            unet_steps=sum(part.unet_steps for part in made),
             gpu_seconds=sum(s for s, _ in seconds),
             peak_vram_bytes=max(peaks, default=0) or None,
             cost=sum(costs) if known else None,
@@ -60,8 +61,9 @@ class Downgrade(BaseModel):
     """What was done otherwise than asked because memory ran out."""
 
     step: str = Field(
-        description="smaller_size and fewer_frames change the video; decode_chunk, chunked_unet,"
-        " fewer_rows, solo_rows and other_tier change no pixel"
+        description="smaller_size and fewer_frames change the video; camera_move: nothing was"
+        " generated; decode_chunk, chunked_unet, fewer_rows, solo_rows and other_tier change no"
+        " pixel"
     )
     detail: str
 
@@ -134,19 +136,21 @@ class Video(BaseModel):
     output_num_frames: int = Field(description="in the file, interpolated ones included")
     output_fps: float = Field(description="playback rate of the file")
     made_by: str | None = Field(
-        description=f"{NOTHING_GENERATED!r} of model `camera`; null: the model generated it"
+        description=f"{NOTHING_GENERATED!r} of model `camera`, and where `downgrade` allowed that;"
+        " null: the model generates it"
     )
     camera_motion: CameraMotion | None = Field(
-        description="at whose frames the clip begins; of model `camera`: whose frames it is"
+        description="at whose frames the clip begins, or whose frames it is where nothing is"
+        " generated"
     )
     camera_words: list[str] = Field(
         description="of the prompt, that asked for the camera_motion; none: it was given, or chosen"
     )
     camera_layers: int | None = Field(
-        description="of model `camera`: 2 in an orbit whose product was found and moves apart from"
-        " what is behind it, else 1; null until it is completed"
+        description="of a clip that was not generated: 2 in an orbit whose product was found and"
+        " moves apart from what is behind it, else 1"
     )
-    motion_strength: float | None = Field(description="null: there is no camera_motion")
+    motion_strength: float | None = Field(description="null: the clip begins at no camera_motion")
     timings: dict[str, float] = Field(
         description="seconds queued and of each stage, of the selected clip"
     )
@@ -171,7 +175,9 @@ class Video(BaseModel):
     ) -> "Video":
         """`kept_s`: how long results are kept; None: for ever. `hourly`: costs of the tiers."""
         request, sampling, output = job.request, job.request.sampling, job.request.output
-        result, steps = job.result, sampling.unet_steps
+        result = job.result
+        is_rendered = sampling.is_rendered or (result is not None and result.is_rendered)
+        camera = request.camera(is_rendered)
         made = [job.parts[job.chosen]] if job.chosen is not None else []
         played = (sampling.num_frames - 1) * (output.inbetweens + 1) + 1
         width, height = sampling.width, sampling.height
@@ -195,8 +201,8 @@ class Video(BaseModel):
                 else None
             ),
             stage=job.stage if job.status is JobStatus.IN_PROGRESS else None,
-            step=sum(steps if part.result else part.step for part in job.parts),
-            steps=steps * len(job.parts),
+            step=sum(part.unet_steps if part.result else part.step for part in job.parts),
+            steps=sum(part.unet_steps for part in job.parts),
             queue_position=queue_position,
             eta_seconds=eta and round(eta.seconds, 1),
             eta_error=eta and eta.error and round(eta.error, 3),
@@ -215,9 +221,9 @@ class Video(BaseModel):
             fps=output.fps,
             output_num_frames=played,
             output_fps=output_fps,
-            camera_motion=request.camera_motion and CameraMotion.of(request.camera_motion),
-            motion_strength=sampling.motion_strength,
-            made_by=NOTHING_GENERATED if sampling.is_rendered else None,
+            camera_motion=camera and CameraMotion.of(camera),
+            motion_strength=None if is_rendered else sampling.motion_strength,
+            made_by=NOTHING_GENERATED if is_rendered else None,
             camera_words=list(request.camera_words),
             camera_layers=result and result.camera_layers,
             timings={} if job.chosen is None else job.parts[job.chosen].timings,

@@ -14,6 +14,7 @@ from diffusion.model_folder import ModelCard
 from diffusion.params import SamplingParams
 from serve.config import CAMERA, AppConfig
 from serve.schemas import CreateVideo, PromptFields
+from serve.services.camera_move import choose_move
 from serve.services.clip_shape import (
     MODEL_FRAMES,
     check_length,
@@ -36,8 +37,8 @@ SMOOTH_FPS = 24
 def resolve(
     create: CreateVideo, photo: PhotoFacts, tenant: str, model: ModelCard, config: AppConfig
 ) -> JobRequest:
-    """Fill in every default, the seed included. Raises ApiError, UnsupportedSize and
-    UnusableStrength."""
+    """Fill in every default, the seed included. Raises ApiError, UnsupportedSize, UnusableStrength,
+    and CameraConflict where a camera move may be made instead and the prompt names two."""
     if create.model not in (None, model.name):
         have = f"this server has {model.name!r} and {CAMERA!r}"
         raise refused("model", f"no model {create.model!r} here; {have}")
@@ -46,7 +47,7 @@ def resolve(
     preset_name, preset = preset_for(create, config)
     width, height = size_of(create, photo, preset.area_px, model, config.limits.max_area_px, config)
     num_frames, fps = timing_of(create, preset.num_frames, preset.fps, MODEL_FRAMES)
-    camera, strength = _camera(create, model)
+    camera, strength = _camera(create)
     inbetweens = max(0, math.ceil(SMOOTH_FPS / fps) - 1) if create.enable_frame_interpolation else 0
     return JobRequest(
         id=f"video_{uuid_utils.uuid7().hex}",
@@ -78,7 +79,8 @@ def resolve(
         prompt_template=prompt.template,
         priority=create.priority,
         deadline_at=None if create.deadline_s is None else time.time() + create.deadline_s,
-        may_downgrade=create.downgrade == "auto",
+        may_downgrade=create.downgrade != "never",
+        last_resort=choose_move(create).move if create.downgrade == "camera" else None,
         sku=create.sku,
         batch_id=create.batch_id,
         title=create.title,
@@ -90,15 +92,12 @@ def resolve(
     )
 
 
-def _camera(create: CreateVideo, model: ModelCard) -> tuple[CameraMove | None, float | None]:
+def _camera(create: CreateVideo) -> tuple[CameraMove | None, float | None]:
     """The move, and how much of it is the model's to change."""
     if create.camera_motion is None:
         if create.motion_strength is not None:
             raise refused("motion_strength", "motion_strength is of a camera_motion: give one too")
         return None, None
-    if not model.camera_moves:
-        message = "this server renders no camera moves: leave camera_motion out"
-        raise refused("camera_motion", message)
     return create.camera_motion.camera, given(create.motion_strength, MOTION_STRENGTH)
 
 

@@ -10,19 +10,15 @@ from diffusion.model_folder import ModelCard
 from diffusion.params import SamplingParams
 from serve.config import CAMERA, AppConfig
 from serve.schemas import MOST_FRAMES, CreateVideo
+from serve.services.camera_move import choose_move
 from serve.services.clip_shape import refused, size_of, timing_of
 from serve.services.resolve import SMOOTH_FPS, preset_for, prompt_for
 from storage import keys
 from storage.jobs import JobRequest, OutputParams
-from video.camera.move import CameraMove, Move, Speed
-from video.camera.words import find_move
 from video.photo import PhotoFacts
 
-CARD = ModelCard(CAMERA, "camera-moves-1", size_multiple=2, camera_moves=True)
+CARD = ModelCard(CAMERA, "camera-moves-1", size_multiple=2)
 """Its revision is a part of every result id: another one when the frames become others."""
-
-USUAL_MOVE = CameraMove(Move.ZOOM_IN, Speed.SLOW)
-"""Where neither camera_motion nor the prompt says which; the caller is told."""
 
 _MEANINGLESS = (
     "num_inference_steps",
@@ -30,7 +26,6 @@ _MEANINGLESS = (
     "negative_prompt",
     "motion_strength",
     "motion_fps",
-    "seed",
     "n",
     "select",
     "enable_frame_interpolation",
@@ -43,9 +38,9 @@ def resolve_camera(
 ) -> JobRequest:
     """Fill in every default. Raises ApiError, UnsupportedSize, and CameraConflict where the prompt
     names two moves."""
-    _refuse_meaningless(create)
+    _refuse_meaningless(create, config)
     prompt = prompt_for(create, config)
-    camera, words, told = _move(create)
+    chosen = choose_move(create)
     preset_name, preset = preset_for(create, config)
     num_frames, fps = _timing(create, preset)
     tier = config.stages.camera
@@ -71,11 +66,11 @@ def resolve_camera(
             num_inference_steps=0,
             guidance_scale=1.0,
             motion_fps=fps,
-            seed=0,
+            seed=0,  # whichever was given: one clip, to be stored once
         ),
         output=OutputParams(fit=create.fit, fps=fps, inbetweens=0),
-        camera_motion=camera,
-        camera_words=words,
+        camera_motion=chosen.move,
+        camera_words=chosen.words,
         preset=preset_name,
         category=create.category,
         prompt_template=prompt.template,
@@ -86,26 +81,17 @@ def resolve_camera(
         title=create.title,
         metadata=create.metadata,
         webhook=create.webhook,
-        warnings=(*photo.warnings, *told),
+        warnings=(*photo.warnings, *chosen.told),
     )
 
 
-def _refuse_meaningless(create: CreateVideo) -> None:
+def _refuse_meaningless(create: CreateVideo, config: AppConfig) -> None:
+    """A seed is none of these: the same one gives the same video, as any other does."""
     for name in _MEANINGLESS:
         if getattr(create, name) != CreateVideo.model_fields[name].default:
             message = f"{name} means nothing to the model {CAMERA!r}, which generates nothing"
-            raise refused(name, f"{message}: leave it out")
-
-
-def _move(create: CreateVideo) -> tuple[CameraMove, tuple[str, ...], tuple[str, ...]]:
-    """The move, the prompt's words for it, and what the caller should know: explicit value > words
-    of the caller's own prompt > server default."""
-    if create.camera_motion is not None:
-        return create.camera_motion.camera, (), ()
-    if create.prompt is not None and (heard := find_move(create.prompt)):
-        return heard.camera, heard.words, ()
-    told = "neither camera_motion nor the prompt names a camera move: a slow zoom in was chosen"
-    return USUAL_MOVE, (), (told,)
+            other = "" if create.model else f", or name the model {config.model.name!r}"
+            raise refused(name, f"{message}: leave it out{other}")
 
 
 def _timing(create: CreateVideo, preset: Preset) -> tuple[int, int]:

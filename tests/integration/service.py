@@ -78,7 +78,6 @@ class Service:
         url: str | None = None,
         auth: bool = False,
         max_queued_jobs: int = 1000,
-        card: ModelCard = CARD,
         **sections: Any,
     ):
         self.folder = folder
@@ -99,7 +98,7 @@ class Service:
         self.stopped: list[str] = []
         self.broken: list[str] = []
         line = DispatcherLine(self._wake, self.stopped.append, self._broken)
-        api = open_api(self.config, card, admission(self.config), line, photo_pool())
+        api = open_api(self.config, CARD, admission(self.config), line, photo_pool())
         self.videos, self.memory = api.videos, api.memory
         self.app = create_app(api)
         self.http = TestClient(self.app, base_url="http://127.0.0.1")

@@ -1,15 +1,19 @@
 """The model `camera` through a running one-machine service: no weights, no UNet, a whole video."""
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 
 from serve.client import ServiceError
-from tests.integration.live import LiveCluster
+from serve.commands import LOCAL_CONFIG
+from tests.integration.live import ROOT, SHOPREEL, LiveCluster
 from video.camera.move import CameraMove, Move, Speed
 from video.camera.scene import render
 from video.mp4 import read_frames
@@ -22,7 +26,8 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
-    with LiveCluster(tmp_path_factory.mktemp("camera") / "data") as cluster:
+    """As a newcomer starts it: the shipped file, without weights."""
+    with LiveCluster(tmp_path_factory.mktemp("camera") / "data", LOCAL_CONFIG) as cluster:
         yield cluster
 
 
@@ -86,6 +91,49 @@ def test_the_same_move_again_is_the_stored_result(cluster: LiveCluster) -> None:
     assert again["shared_with"] == first["id"]
 
 
+def test_who_names_no_model_gets_a_camera_move(cluster: LiveCluster) -> None:
+    with cluster.client() as client:
+        video = client.create(PHOTO, prompt="a watch, pan left", seed=7)
+        video = client.wait(video["id"], lambda _: None, poll_s=0.1)
+        with pytest.raises(ServiceError, match="or name the model 'tiny-random'"):
+            client.create(PHOTO, prompt="a watch", num_inference_steps=50)
+    assert (video["status"], video["model"], video["tier"]) == ("completed", "camera", "camera")
+    assert video["camera_motion"]["move"] == "pan_left"
+
+
+def test_a_catalogue_without_weights_is_one_of_camera_moves(
+    cluster: LiveCluster, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "manifest.jsonl"
+    moves = ("tilt_up", "pan_left", None)
+    rows = [{"sku": f"w{n}", "image_uri": str(PHOTO), "prompt": "a watch"} for n in range(3)]
+    manifest.write_text(
+        "".join(
+            json.dumps(row | ({"camera_motion": move} if move else {})) + "\n"
+            for row, move in zip(rows, moves, strict=True)
+        )
+    )
+    run = ["catalog", "run", str(manifest), "--output", "s3://shopreel/runs/moves", "--follow"]
+    ended = subprocess.run(
+        [str(SHOPREEL), *run, "--data", str(cluster.data)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    answer = httpx2.get(f"{cluster.url}/v1/videos", params={"limit": 100}, trust_env=False)
+    videos = answer.json()["data"]
+    moved = [video for video in videos if video["sku"] and video["sku"].startswith("w")]
+    assert {video["made_by"] for video in moved} == {"camera move, nothing generated"}
+    assert sorted(video["camera_motion"]["move"] for video in moved) == [
+        "pan_left",
+        "tilt_up",
+        "zoom_in",
+    ]
+
+
 def test_what_means_nothing_is_refused(cluster: LiveCluster) -> None:
     with cluster.client() as client, pytest.raises(ServiceError, match="num_inference_steps"):
         client.create(PHOTO, model="camera", prompt="zoom in", num_inference_steps=50)
@@ -96,7 +144,12 @@ def test_the_models_camera_motion_begins_at_the_same_frames(cluster: LiveCluster
     with cluster.client() as client:
         fields = {"size": "64x64", "num_frames": 8, "num_inference_steps": 10}
         video = client.create(
-            PHOTO, prompt="a watch", camera_motion="orbit_left", motion_strength=0.2, **fields
+            PHOTO,
+            model="tiny-random",
+            prompt="a watch",
+            camera_motion="orbit_left",
+            motion_strength=0.2,
+            **fields,
         )
         video = client.wait(video["id"], lambda _: None, poll_s=0.1)
     assert (video["status"], video["usage"]["unet_steps"]) == ("completed", 2)

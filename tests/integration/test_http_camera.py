@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from catalog.presets import MOTION_STRENGTH
 from storage.object_store import ObjectStoreConfig
-from tests.integration.service import CARD, Service, error_of, jpeg
+from tests.integration.service import Service, error_of, jpeg
 from video.camera.move import Move
 
 PAN = {"move": "pan_left", "speed": "normal", "ease": "ease_in_out"}
@@ -19,7 +18,7 @@ PAN = {"move": "pan_left", "speed": "normal", "ease": "ease_in_out"}
 
 @pytest.fixture
 def service(s3: ObjectStoreConfig, tmp_path: Path) -> Iterator[Service]:
-    service = Service(s3, tmp_path, card=replace(CARD, camera_moves=True))
+    service = Service(s3, tmp_path)
     with service.http:
         yield service
 
@@ -108,18 +107,6 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
     error = error_of(refused)
     assert (refused.status_code, error["param"], error["code"]) == (400, param, code)
     assert service.is_untouched()
-
-
-def test_without_a_virtual_camera_there_is_no_camera_motion(
-    s3: ObjectStoreConfig, tmp_path: Path
-) -> None:
-    service = Service(s3, tmp_path)
-    with service.http:
-        refused = service.create(camera_motion="pan_left")
-        assert (refused.status_code, error_of(refused)["param"]) == (400, "camera_motion")
-        assert service.is_untouched()
-        model, _ = service.http.get("/v1/models").json()["data"]
-        assert model["limits"]["camera_motions"] == []
 
 
 def test_the_limits_name_the_moves(service: Service) -> None:

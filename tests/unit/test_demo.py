@@ -11,7 +11,7 @@ from serve.services.resolve import resolve
 from serve.services.resolve_camera import resolve_camera
 from video.photo import PhotoFacts, PhotoLimits, open_photo
 
-CARD = ModelCard(EMBEDDED, "0" * 64, size_multiple=16, camera_moves=True)
+CARD = ModelCard(EMBEDDED, "0" * 64, size_multiple=16)
 APP = load(LOCAL_CONFIG).app
 
 
@@ -42,7 +42,7 @@ def test_other_weights_get_the_preset_and_no_camera_move() -> None:
         CreateVideo(model="i2vgen-xl", **requests["i2vgen-xl"]),
         facts(example),
         "shop",
-        ModelCard("i2vgen-xl", "0" * 64, size_multiple=64, camera_moves=True),
+        ModelCard("i2vgen-xl", "0" * 64, size_multiple=64),
         APP,
     )
     assert plain.camera_motion is None

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import ray.exceptions
 
+from cluster.capacity import CUDA_CONTEXT_GB
 from cluster.cost import CostModel
 from cluster.eta import FACT, Snapshot
 from cluster.ladder import Floor
@@ -40,7 +41,15 @@ from storage import keys
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
 from storage.facts import SqlFacts
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.jobs import Attempt, Job, JobRequest, JobStatus, Stage, VideoFile
+from storage.jobs import (
+    NOTHING_GENERATED,
+    Attempt,
+    Job,
+    JobRequest,
+    JobStatus,
+    Stage,
+    VideoFile,
+)
 from storage.object_store import S3ObjectStore
 from tests import sample_jobs
 from tests.sample_jobs import MAX_ATTEMPTS, VIDEO
@@ -108,6 +117,18 @@ class Stream(Response):
         yield StepDone(1)
         await self._gate.wait()
         yield await self
+
+
+class Unanswered(Stream):
+    """A call of which an argument failed: the replica never had it."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None, asyncio.Event())
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for _ in range(1):
+            raise OutOfMemory("tried 9 GiB")
+        yield
 
 
 class Publication(Response):
@@ -568,6 +589,51 @@ def test_a_decoder_out_of_memory_makes_a_smaller_clip_at_once(tmp_path: Path) ->
         rig.faults["decode"] = [OutOfMemory("tried 9 GiB")]
         await rig.start()
         rig.jobs.create(replace(make_request("job"), sampling=LARGE, may_downgrade=True))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert [event.kind for event in job.events] == ["smaller_size"]
+
+    run(scenario)
+
+
+def test_a_clip_too_large_for_every_tier_is_made_smaller_where_that_is_allowed(
+    tmp_path: Path,
+) -> None:
+    """As the API accepted it."""
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        needs = [
+            ARCHITECTURE.denoiser_bytes(side, side, frames, rows=1, dtype_bytes=4, chunked=True)
+            for side, frames in ((128, 16), (64, 8))
+        ]
+        vram_gb = sum(needs) / 2e9  # between the two
+        rig.tiers = [
+            TierConfig(name="cpu", num_gpus=1, vram_gb=vram_gb + CUDA_CONTEXT_GB, device="cpu")
+        ]
+        await rig.start()
+        rig.jobs.create(replace(make_request("job"), sampling=LARGE, may_downgrade=True))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert [event.kind for event in job.events][0] == "smaller_size"
+        made = rig.video_encoder.args[-1][1]
+        assert (made.width, made.height) == (64, 64)
+
+    run(scenario)
+
+
+def test_frames_that_could_not_be_encoded_are_no_denoisers_fault(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        on_two_tiers(rig)
+        await rig.start()
+        for handle in rig.denoisers:
+            handle._make = Unanswered  # until the next call
+        rig.jobs.create(replace(make_request("job"), sampling=LARGE, may_downgrade=True))
+        while not any(handle.calls for handle in rig.denoisers):
+            await asyncio.sleep(0.01)
+        for handle in rig.denoisers:
+            handle._make = partial(
+                Stream, rig.stage("denoise", Denoised(None, "x", {"denoising": 1.0}, "")), rig.gate
+            )
         job = await rig.until("job", JobStatus.COMPLETED)
         assert [event.kind for event in job.events] == ["smaller_size"]
 
@@ -1387,6 +1453,36 @@ def test_a_rendered_job_meets_no_model(tmp_path: Path) -> None:
         assert provenance.camera_layers == 1
         rig.gate.set()
         assert (await rig.until("generated", JobStatus.COMPLETED)).tier == "cpu"
+
+    run(scenario)
+
+
+def test_the_last_rung_is_a_camera_move_for_who_allows_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.faults["denoise"] = [OutOfMemory("tried 9 GiB")] * 3
+        await rig.start()
+        last, guided = CameraMove(Move.TILT_UP), replace(LARGE, motion_strength=0.5)
+        request = replace(
+            make_request("job"),
+            sampling=guided,
+            camera_motion=last,
+            may_downgrade=True,
+            last_resort=last,
+        )
+        rig.jobs.create(request)
+        job = await rig.until("job", JobStatus.COMPLETED)
+        rungs = [(event.kind, event.detail) for event in job.events]
+        assert [kind for kind, _ in rungs] == ["smaller_size", "fewer_frames", "camera_move"]
+        assert rungs[-1][1] == NOTHING_GENERATED
+        assert job.tier == "camera"
+        assert rig.denoisers[1].args[0][:2] == (request, guided.rendered())
+        made = rig.video_encoder.args[-1][1]
+        assert (made.width, made.num_frames, made.unet_steps) == (128, 16, 0)
+
+        rig.faults["denoise"] = [OutOfMemory("tried 9 GiB")] * 3
+        rig.jobs.create(replace(make_request("auto"), sampling=LARGE, may_downgrade=True))
+        assert (await rig.until("auto", JobStatus.FAILED)).error_code == "out_of_memory"
 
     run(scenario)
 

@@ -121,6 +121,20 @@ def test_a_camera_move_is_part_of_the_result_id_and_comes_back_from_json() -> No
     assert reread.result_id == PANNED.result_id
 
 
+def test_what_is_made_as_a_last_resort_is_part_of_the_result_id_and_comes_back_from_json() -> None:
+    last = CameraMove(Move.TILT_UP, Speed.SLOW, Ease.LINEAR)
+    request = dataclasses.replace(PANNED, last_resort=last)
+    ids = {r.result_id for r in (request, PANNED, dataclasses.replace(PANNED, camera_motion=last))}
+    assert len(ids) == 3
+    reread = JobRequest.from_json(request.to_json())
+    assert (reread, reread.result_id) == (request, request.result_id)
+    assert (request.camera(False), request.camera(True)) == (PANNED.camera_motion, last)
+    assert PANNED.camera(True) == PANNED.camera_motion
+    assert request.last_clip is not None
+    assert (request.last_clip.is_rendered, request.last_clip.width) == (True, SAMPLING.width)
+    assert PANNED.last_clip is None
+
+
 def test_candidates_share_the_camera_move() -> None:
     parts = dataclasses.replace(PANNED, candidates=3).parts
     assert {part.camera_motion for part in parts} == {PANNED.camera_motion}

@@ -13,22 +13,23 @@ from diffusion.model_folder import ModelCard, ModelConfig
 from serve.commands import LOCAL_CONFIG
 from serve.config import AppConfig, load
 from serve.errors import ApiError, from_validation
-from serve.schemas import CreateVideo
+from serve.schemas import CreateVideo, Video
+from serve.services.camera_move import USUAL_MOVE
 from serve.services.resolve import resolve
-from storage.jobs import JobRequest
+from storage.jobs import NOTHING_GENERATED, Job, JobEvent, JobRequest, JobStatus
+from tests.sample_jobs import VIDEO
 from video.camera.move import CameraMove, Ease, Move, Speed
+from video.errors import CameraConflict
 from video.photo import PhotoFacts
 
 PROMPT = "a mug turns slowly to the left, soft studio light"
 CARD = ModelCard("tiny-random", "0" * 64, size_multiple=16)
 
 
-def resolved(
-    photo_size: tuple[int, int] = (640, 480), card: ModelCard = CARD, **fields: Any
-) -> JobRequest:
+def resolved(photo_size: tuple[int, int] = (640, 480), **fields: Any) -> JobRequest:
     photo = PhotoFacts(*photo_size, "jpeg", "ab" * 32, ("it is small",))
     config = AppConfig(model=ModelConfig(source="tiny"), tiers=(TierConfig(name="cpu"),))
-    return resolve(CreateVideo(**{"prompt": PROMPT, **fields}), photo, "shop", card, config)
+    return resolve(CreateVideo(**{"prompt": PROMPT, **fields}), photo, "shop", CARD, config)
 
 
 @pytest.mark.parametrize(
@@ -277,11 +278,9 @@ def test_more_candidates_than_the_server_makes_are_refused() -> None:
 
 # Camera moves.
 
-MOVING = replace(CARD, camera_moves=True)
-
 
 def test_without_a_camera_motion_there_is_no_strength() -> None:
-    request = resolved(card=MOVING)
+    request = resolved()
     assert (request.camera_motion, request.sampling.motion_strength) == (None, None)
 
 
@@ -297,7 +296,7 @@ def test_without_a_camera_motion_there_is_no_strength() -> None:
     ],
 )
 def test_a_camera_motion_is_a_name_or_all_of_it(given: object, camera: CameraMove) -> None:
-    request = resolved(card=MOVING, camera_motion=given)
+    request = resolved(camera_motion=given)
     assert request.camera_motion == camera
     assert request.sampling.motion_strength == MOTION_STRENGTH
     assert request.sampling.unet_steps == 20
@@ -305,33 +304,61 @@ def test_a_camera_motion_is_a_name_or_all_of_it(given: object, camera: CameraMov
 
 
 def test_at_full_strength_the_caller_hears_that_nothing_is_moved() -> None:
-    request = resolved(card=MOVING, camera_motion="pan_left", motion_strength=1)
+    request = resolved(camera_motion="pan_left", motion_strength=1)
     assert not request.sampling.starts_from_frames
     assert "camera_motion moves nothing" in request.warnings[-1]
 
 
 @pytest.mark.parametrize(
-    ("card", "fields", "param", "says"),
+    ("fields", "last"),
     [
-        (MOVING, {"motion_strength": 0.4}, "motion_strength", "is of a camera_motion"),
-        (CARD, {"motion_strength": 0.4}, "motion_strength", "is of a camera_motion"),
-        (CARD, {"camera_motion": "pan_left"}, "camera_motion", "renders no camera moves"),
+        ({"downgrade": "auto"}, None),
+        ({"downgrade": "camera"}, USUAL_MOVE),
+        ({"downgrade": "camera", "prompt": "a mug, pan left"}, CameraMove(Move.PAN_LEFT)),
+        ({"downgrade": "camera", "camera_motion": "tilt_up"}, CameraMove(Move.TILT_UP)),
     ],
 )
-def test_camera_fields_that_cannot_be_met_are_refused(
-    card: ModelCard, fields: dict[str, Any], param: str, says: str
-) -> None:
-    with pytest.raises(ApiError, match=says) as refused:
-        resolved(card=card, **fields)
-    assert (refused.value.status, refused.value.param) == (400, param)
+def test_the_camera_move_of_the_last_resort(fields: dict[str, Any], last: CameraMove) -> None:
+    request = resolved(**fields)
+    assert (request.may_downgrade, request.last_resort) == (True, last)
+    assert request.sampling.num_inference_steps == 50
+    assert resolved().last_resort is None
+
+
+def test_two_moves_for_the_last_resort_are_refused() -> None:
+    both = "zoom in, then pan left"
+    assert resolved(prompt=both).last_resort is None
+    with pytest.raises(CameraConflict):
+        resolved(prompt=both, downgrade="camera")
+
+
+def test_the_caller_is_told_that_the_last_resort_was_taken() -> None:
+    request = resolved(downgrade="camera", camera_motion="tilt_up", motion_strength=0.5)
+    event = JobEvent(0.0, "camera_move", NOTHING_GENERATED)
+    job = Job(request=request, status=JobStatus.IN_PROGRESS, created_at=0.0, events=(event,))
+    asked = Video.of(job)
+    assert (asked.made_by, asked.steps, asked.motion_strength) == (None, 25, 0.5)
+    made = replace(VIDEO, camera_layers=1, video_key=f"attempts/{request.id}/1/video.mp4")
+    video = Video.of(replace(job, status=JobStatus.COMPLETED, completed_at=1.0, result=made))
+    assert (video.made_by, video.camera_layers) == (NOTHING_GENERATED, 1)
+    assert (video.step, video.steps, video.motion_strength) == (0, 0, None)
+    assert video.usage is not None
+    assert video.usage.unet_steps == 0
+    assert [step.step for step in video.downgrades] == ["camera_move"]
+    assert video.camera_motion is not None
+    assert video.camera_motion.move is Move.TILT_UP
+
+
+def test_a_strength_without_a_motion_is_refused() -> None:
+    with pytest.raises(ApiError, match="is of a camera_motion") as refused:
+        resolved(motion_strength=0.4)
+    assert (refused.value.status, refused.value.param) == (400, "motion_strength")
 
 
 def test_a_strength_that_runs_no_step_is_refused_with_the_least_that_runs_one() -> None:
     with pytest.raises(UnusableStrength, match=r"of 30 steps 0\.0334 runs one"):
-        resolved(card=MOVING, preset="preview", camera_motion="pan_left", motion_strength=0.03)
-    least = resolved(
-        card=MOVING, preset="preview", camera_motion="pan_left", motion_strength=0.0334
-    )
+        resolved(preset="preview", camera_motion="pan_left", motion_strength=0.03)
+    least = resolved(preset="preview", camera_motion="pan_left", motion_strength=0.0334)
     assert least.sampling.unet_steps == 1
 
 

@@ -10,7 +10,8 @@ from diffusion.model_folder import ModelConfig
 from serve.config import AppConfig
 from serve.errors import ApiError
 from serve.schemas import CreateVideo, Video
-from serve.services.resolve_camera import USUAL_MOVE, resolve_camera
+from serve.services.camera_move import USUAL_MOVE
+from serve.services.resolve_camera import resolve_camera
 from storage.jobs import NOTHING_GENERATED, Job, JobRequest, JobStatus
 from video.camera.move import CameraMove, Move, Speed
 from video.errors import CameraConflict
@@ -91,7 +92,6 @@ def test_odd_sizes_have_no_video() -> None:
         ({"negative_prompt": "blurry"}, "negative_prompt"),
         ({"motion_strength": 0.4}, "motion_strength"),
         ({"motion_fps": 8}, "motion_fps"),
-        ({"seed": 1}, "seed"),
         ({"n": 2}, "n"),
         ({"enable_frame_interpolation": True}, "enable_frame_interpolation"),
         ({"downgrade": "auto"}, "downgrade"),
@@ -101,6 +101,18 @@ def test_refuses(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(ApiError) as refused:
         resolved(**fields)
     assert (refused.value.status, refused.value.param) == (400, param)
+
+
+def test_any_seed_is_the_same_clip() -> None:
+    """A catalogue run gives one to every row."""
+    assert resolved(seed=7).result_id == resolved().result_id
+
+
+def test_who_named_no_model_is_told_which_one_takes_it() -> None:
+    with pytest.raises(ApiError, match="or name the model 'i2vgen-xl'"):
+        resolved(model=None, guidance_scale=9)
+    with pytest.raises(ApiError, match="generates nothing: leave it out"):
+        resolved(guidance_scale=9)
 
 
 def test_the_result_is_that_of_the_move_not_of_the_words() -> None:

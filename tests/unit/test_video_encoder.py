@@ -138,4 +138,4 @@ def test_who_had_a_shared_result_made_stands_apart_from_what_belongs_to_it() -> 
 def test_lpips_weights_that_cannot_be_used_stop_the_replica(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"lpips_weights": tmp_path / "none.safetensors"})
     with pytest.raises(WeightsUnusable, match=r"none\.safetensors"):
-        VideoEncoder(config, NOWHERE, PhotoLimits())
+        VideoEncoder(config, NOWHERE, PhotoLimits(), pan)

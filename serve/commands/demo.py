@@ -22,16 +22,14 @@ from video.photo import PhotoLimits, open_photo, target_size
 from video.stills import Clip, contact_sheet
 
 _STAGES = {
-    "text_encoding": "text",
-    "image_encoding": "photo",
-    "rendering": "render",
-    "frames_encoding": "start",
-    "denoising": "denoise",
-    "decoding": "decode",
-    "interpolation": "interpolate",
-    "video_encoding": "mp4",
-    "storing": "store",
+    "read": ("text_encoding", "image_encoding"),
+    "move": ("rendering", "frames_encoding"),
+    "denoise": ("denoising",),
+    "decode": ("decoding",),
+    "smooth": ("interpolation",),
+    "file": ("video_encoding", "storing"),
 }
+"""Columns of the table, and the timings that add up to each."""
 CAMERA, EMBEDDED = "camera", "embedded"
 _EMBEDDED_AREA_PX = 256 * 256
 _EMBEDDED_STEPS, _EMBEDDED_STRENGTH = 20, 0.25
@@ -118,8 +116,8 @@ def told(model: str) -> str:
         return "a camera moves over the photo; nothing is generated, and a shop could publish it"
     if model == EMBEDDED:
         return (
-            "diffused by the small model of this repository, from that move on, through every stage"
-            " of the cluster: soft, and no sample of what I2VGen-XL can do"
+            "diffused from that move by this repository's small model, through every stage of the"
+            " cluster; no sample of I2VGen-XL"
         )
     return "diffused by the weights that were named"
 
@@ -200,10 +198,13 @@ def _label(name: str, video: Mapping[str, Any]) -> str:
 
 
 def _times(videos: Videos) -> Table:
-    table = Table("video", *_STAGES.values(), "in all", title="seconds of work per stage", box=None)
+    table = Table(
+        "video", *_STAGES, "in all", title="seconds of work", box=None, padding=(0, 1, 0, 0)
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for name, video in videos.items():
-        seconds = [video["timings"].get(stage, 0.0) for stage in _STAGES]
+        timings = video["timings"]
+        seconds = [sum(timings.get(stage, 0.0) for stage in s) for s in _STAGES.values()]
         table.add_row(name, *(f"{s:.2f}" for s in seconds), f"{sum(seconds):.2f}")
     return table

@@ -66,7 +66,7 @@ class LiveCluster:
         self._process: subprocess.Popen[str] | None = None
         self._family: list[psutil.Process] = []
 
-    def start(self, timeout_s: float = 120) -> Self:
+    def start(self, timeout_s: float = 240) -> Self:
         config = self._config or write_config(self.data.with_suffix(".yaml"))
         command = [str(SHOPREEL), "up", "--data", str(self.data), "--port", str(free_port())]
         command += ["--config", str(config)]

@@ -34,11 +34,12 @@ def free_port() -> int:
 
 
 def write_config(path: Path, **changes: Any) -> Path:
-    """cluster/local.yaml with some of the application's args changed: dotted names to values. A
-    request that names no model gets the served weights, random or not, unless `default_model` is
-    among them."""
+    """cluster/local.yaml with tiny random weights and some of the application's args changed:
+    dotted names to values. A request that names no model gets the served weights, random or not,
+    unless `default_model` is among them."""
     document = yaml.safe_load((ROOT / "cluster" / "local.yaml").read_text())
     (application,) = document["applications"]
+    application["args"]["model"] = {"name": "tiny-random", "source": "tiny"}
     for name, value in changes.items():
         if name == "import_path":
             application["import_path"] = value

@@ -102,7 +102,7 @@ def test_the_environment_beats_the_file_and_origins_are_told(
     assert loaded.app.model.source == "/models/other"
     origins = {name: (value, origin) for name, value, origin in loaded.in_force()}
     assert origins["model.source"] == ("/models/other", "environment SHOPREEL_MODEL__SOURCE")
-    assert origins["model.name"] == ("tiny-random", "config.yaml")
+    assert origins["model.name"] == ("embedded", "config.yaml")
     assert origins["model.dtype"] == ("float16", "default")
     assert origins["stages.video_encoder.mp4.crf"][1] == "default"
 

@@ -16,7 +16,8 @@ KINDS = {"warp": "camera", "guided 0.25": "guided", "from noise": "embedded"}
 """What has a sheet of its own, and the end of that sheet's name."""
 _STAGES = ("warp", "codec", "noisy start 0.25", "guided 0.25", "guided 0.4", "from noise")
 _STAGE_SIDE = 192  # px, of a clip's frame on the sheet of stages
-_HEAD, _QUALITY = 20, 80
+_HEAD, _GUTTER = 20, 80  # px, above and left of the pictures
+_QUALITY = 80
 
 
 class Sheets:
@@ -47,12 +48,9 @@ class Sheets:
 
 
 def _labelled(cells: Sequence[Picture], label: str) -> Picture:
-    row = np.concatenate(cells, axis=1)
-    for ink, width in ((0, 3), (255, 1)):
-        cv2.putText(
-            row, label, (5, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (ink,) * 3, width, cv2.LINE_AA
-        )
-    return row
+    gutter = np.full((len(cells[0]), _GUTTER, 3), 255, np.uint8)
+    _print(gutter, label, (6, len(gutter) // 2))
+    return np.concatenate([gutter, *cells], axis=1)
 
 
 def _enlarged(frame: Picture) -> Picture:
@@ -64,7 +62,10 @@ def _write(path: Path, heads: Sequence[str], rows: Sequence[Picture]) -> None:
     width = rows[0].shape[1]
     head = np.full((_HEAD, width, 3), 255, np.uint8)
     for index, name in enumerate(heads):
-        at = (6 + index * width // len(heads), 14)
-        cv2.putText(head, name, at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
+        _print(head, name, (_GUTTER + 6 + index * (width - _GUTTER) // len(heads), 14))
     sheet = cv2.cvtColor(np.concatenate([head, *rows]), cv2.COLOR_RGB2BGR)
     cv2.imwrite(str(path), sheet, [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])
+
+
+def _print(picture: Picture, words: str, at: tuple[int, int]) -> None:
+    cv2.putText(picture, words, at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)

@@ -34,12 +34,14 @@ def free_port() -> int:
 
 
 def write_config(path: Path, **changes: Any) -> Path:
-    """cluster/local.yaml with tiny random weights and some of the application's args changed:
-    dotted names to values. A request that names no model gets the served weights, random or not,
-    unless `default_model` is among them."""
+    """cluster/local.yaml with tiny random weights, guided as the published ones are, and some of
+    the application's args changed: dotted names to values. A request that names no model gets the
+    served weights, random or not, unless `default_model` is among them."""
     document = yaml.safe_load((ROOT / "cluster" / "local.yaml").read_text())
     (application,) = document["applications"]
     application["args"]["model"] = {"name": "tiny-random", "source": "tiny"}
+    for preset in application["args"]["presets"].values():
+        del preset["guidance_scale"]
     for name, value in changes.items():
         if name == "import_path":
             application["import_path"] = value

@@ -10,6 +10,10 @@ NEGATIVE_PROMPT = (
 """After the model authors' own default (ali-vilab/i2vgen-xl)."""
 
 
+MOTION_STRENGTH = 0.4
+"""Where a request names a camera motion and no strength: most of the move stays, for two fifths of
+the steps."""
+
 DEFAULT_PRESET = "standard"
 """Where a request names neither preset nor category."""
 

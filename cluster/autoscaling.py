@@ -23,7 +23,8 @@ PUBLISHER = "Dispatcher"
 """The deployment whose `record_autoscaling_stats` returns the stats of all tiers. Serve collects
 them only where there is an autoscaling_config: 1 to 1 replicas."""
 
-TIER_PREFIX = "Denoiser-"  # of TierConfig.deployment_name
+TIERS = ("Denoiser-", "CameraRenderer")
+"""How TierConfig.deployment_name begins."""
 
 STALE_S = 30.0
 """Older stats are as good as none. Three of Serve's default metrics_interval_s."""
@@ -88,7 +89,7 @@ def policy(
     needs: dict[DeploymentID, float] = {}
     states: dict[DeploymentID, dict[str, Any]] = {}
     for deployment, context in contexts.items():
-        if deployment.name.startswith(TIER_PREFIX):
+        if deployment.name.startswith(TIERS):
             work = TierWork.read(stats, deployment.name)
             needs[deployment], states[deployment] = _size_tier(context, work)
         elif deployment.name != PUBLISHER:

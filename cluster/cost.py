@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from cluster.capacity import CUDA_CONTEXT_GB
-from cluster.tiers import TierConfig
+from cluster.tiers import CameraTierConfig, TierConfig
 from diffusion.memory import Architecture
 from diffusion.model_folder import ModelConfig
 from diffusion.params import SamplingParams
@@ -91,11 +91,13 @@ class CostModel:
         self._measured_tflops = {name: c.tflops for name, c in calibrations.items()}
 
     def fits(self, sampling: SamplingParams) -> list[TierConfig]:
-        """The tiers whose memory holds the request, if need be at the engine's last rung."""
+        """The tiers whose memory holds the request, if need be at the engine's last rung; of one
+        that is rendered, those that render."""
         return [
             tier
             for name, tier in self._tiers.items()
-            if self.needs_bytes(sampling, name) <= replica_bytes(tier)
+            if tier.denoises is not sampling.is_rendered
+            and (sampling.is_rendered or self.needs_bytes(sampling, name) <= replica_bytes(tier))
         ]
 
     def tiers_for(self, sampling: SamplingParams) -> list[str]:
@@ -128,8 +130,20 @@ class CostModel:
         return None
 
     def seconds(self, sampling: SamplingParams, tier_name: str, steps_done: int = 0) -> float:
-        """Of one replica, for the UNet steps after the first `steps_done`."""
+        """Of one replica, for the UNet steps after the first `steps_done`, or for the rendering."""
+        tier = self._tiers[tier_name]
+        if isinstance(tier, CameraTierConfig):
+            pixels = sampling.width * sampling.height * sampling.num_frames
+            return pixels / (tier.mpx_per_s * 1e6)
         return self._flops(sampling, steps_done) / (self.tflops(tier_name) * 1e12)
+
+    def encode_share(self, sampling: SamplingParams) -> float:
+        """Of the time that decoding the clip takes: what encoding the frames takes that it begins
+        at, on the same VAE. 0 for a clip that begins at noise."""
+        if not sampling.starts_from_frames:
+            return 0.0
+        size = sampling.width, sampling.height, sampling.num_frames
+        return self._architecture.encode_flops(*size) / self._architecture.decode_flops(*size)
 
     def tflops(self, tier_name: str) -> float:
         """What one replica of the tier sustains, as far as is known."""
@@ -151,7 +165,7 @@ class CostModel:
         self._measured_tflops[tier_name] = before + NEWEST_WEIGHT * (tflops - before)
 
     def _flops(self, sampling: SamplingParams, steps_done: int) -> float:
-        steps = range(steps_done, sampling.num_inference_steps)
+        steps = range(steps_done, sampling.unet_steps)
         rows = sum(1 + sampling.is_guided(step) for step in steps)
         return rows * self._architecture.unet_flops(
             sampling.width, sampling.height, sampling.num_frames

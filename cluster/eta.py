@@ -26,6 +26,7 @@ _LEFT: Mapping[Stage | None, Sequence[Stage]] = {
     Stage.ENCODING: _BESIDE,
     Stage.WAITING_DENOISER: _BEHIND,
     Stage.DENOISING: _BEHIND,
+    Stage.RENDERING: _BEHIND[1:],
     Stage.DECODING: _BEHIND,
     Stage.ENCODING_VIDEO: _BEHIND[1:],
     Stage.STORING: _BEHIND[2:],
@@ -118,9 +119,14 @@ def eta_s(
     else:
         return None
     left = _LEFT.get(job.stage)
+    if left and job.request.sampling.is_rendered:  # no other stage lies on its way
+        left = [stage for stage in left if stage in _LEFT[Stage.RENDERING]]
     if denoising_s is None or left is None or any(stage not in snapshot.stage_s for stage in left):
         return None
-    return denoising_s + sum(snapshot.stage_s[stage] for stage in left)
+    frames_s = 0.0  # of a camera move, encoded where other clips are decoded
+    if Stage.ENCODING in left:
+        frames_s = cost.encode_share(job.request.sampling) * snapshot.stage_s[Stage.DECODING]
+    return denoising_s + frames_s + sum(snapshot.stage_s[stage] for stage in left)
 
 
 def _queued_s(job: Job, snapshot: Snapshot, cost: CostModel, queue_position: int) -> float | None:
@@ -178,7 +184,7 @@ def _running_s(job: Job, snapshot: Snapshot, cost: CostModel, now: float) -> flo
     if spent_s <= 0:  # a clock was set meanwhile, or it was quicker than any before
         return modelled_s
     observed_s = spent_s * left_s / (whole_s - left_s)
-    done = job.step / job.request.sampling.num_inference_steps
+    done = job.step / job.request.sampling.unet_steps
     return done * observed_s + (1 - done) * modelled_s
 
 

@@ -1,9 +1,11 @@
-"""What is left to try when a card's memory did not suffice: another tier, then a smaller clip."""
+"""What is left to try when a card's memory did not suffice: another tier, a smaller clip, and in
+the end one that needs no card."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from diffusion.params import SamplingParams
+from storage.jobs import NOTHING_GENERATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,14 @@ class Ladder:
         tier: str | None,
         fits: Fits,
         floor: Floor | None,
+        last_clip: SamplingParams | None = None,
     ) -> "tuple[Ladder, str, str] | None":
         """After `tier` ran out of memory (None: no tier is to blame): the next thing to try, the
         rung's name and words for people. None when the job must fail; `floor` is None for callers
-        who want this clip or none.
+        who want this clip or none, `last_clip` for those who want nothing that is not generated.
         """
+        if self.sampling.is_rendered:  # nothing takes less
+            return None
         ladder = self if tier is None else replace(self, too_small=self.too_small | {tier})
         if tier is not None and (others := ladder.tiers(fits)):
             return ladder, "other_tier", f"{tier} ran out of memory; {', '.join(others)} may do"
@@ -66,4 +71,6 @@ class Ladder:
             ladder = Ladder(step[0])
             if ladder.tiers(fits):
                 return ladder, step[1], step[2]
+        if last_clip and fits(last_clip):
+            return Ladder(last_clip), "camera_move", NOTHING_GENERATED
         return None

@@ -18,6 +18,7 @@ class Own:
     object_store: bool
     job_store: bool
     tiny_model: bool
+    default_model: str  # with a tiny model: what the written folder no longer tells
 
 
 class Parts:
@@ -44,6 +45,7 @@ class Parts:
             self.settings["JOB_STORE__URL"] = f"sqlite:///{data / 'jobs.sqlite'}"
         if own.tiny_model:
             self.settings["MODEL__SOURCE"] = str(_tiny_model(data / "models" / _TINY, report))
+            self.settings["DEFAULT_MODEL"] = own.default_model
 
 
 def _tiny_model(folder: Path, report: Callable[[str], None]) -> Path:

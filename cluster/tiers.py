@@ -4,6 +4,8 @@ Ray's accelerator names do not tell an A100-40 from an A100-80 and call a 4090 `
 nodes are therefore started with `--labels tier=NAME`.
 """
 
+from typing import ClassVar, Literal
+
 from pydantic import Field, model_validator
 
 from cluster.stage import StageConfig
@@ -12,6 +14,8 @@ from diffusion.engine_config import EngineConfig
 
 class TierConfig(StageConfig):
     """One deployment of the Denoiser on one class of card."""
+
+    denoises: ClassVar[bool] = True
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     vram_gb: float = Field(0.0, ge=0, description="of one whole card; 0: not known")
@@ -45,3 +49,29 @@ class TierConfig(StageConfig):
     @property
     def deployment_name(self) -> str:
         return f"Denoiser-{self.name}"
+
+
+class CameraTierConfig(TierConfig):
+    """The replicas that render camera moves on CPUs. A tier like the others, with slots and a
+    queue, but one that takes the clips without a UNet step, and no others."""
+
+    denoises: ClassVar[bool] = False
+
+    name: Literal["camera"] = "camera"
+    max_ongoing_requests: int = Field(2, ge=1)
+    cold_start_s: float = Field(5.0, gt=0)
+    stall_s: float = Field(120.0, gt=0)
+    mpx_per_s: float = Field(20.0, gt=0, description="frames' megapixels that a replica renders")
+    least_area_px: int = Field(
+        512**2,
+        gt=0,
+        description="of a frame whose size is left out: presets of small models have less",
+    )
+    max_area_px: int = Field(1920 * 1080, gt=0, description="of a frame")
+    max_clip_bytes: int = Field(
+        400_000_000, gt=0, description="of all frames together, which pass the object store"
+    )
+
+    @property
+    def deployment_name(self) -> str:
+        return "CameraRenderer"

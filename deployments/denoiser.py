@@ -34,9 +34,10 @@ from storage.object_store import ObjectStoreConfig, S3ObjectStore
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from deployments.decoder import EncodedStart
     from diffusion.engine import Engine
     from diffusion.events import Event
-    from diffusion.state import ImageCondition, TextCondition
+    from diffusion.state import ImageCondition, StartLatents, TextCondition
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """The UNet is at one clip: `step` of its num_inference_steps are done."""
+    """The UNet is at one clip: `step` of its unet_steps are done."""
 
     step: int
 
@@ -131,14 +132,16 @@ class Denoiser:
         order: DenoiseOrder,
         text: Timed["TextCondition"],
         image: Timed["ImageCondition"],
+        start: "EncodedStart | None" = None,
     ) -> AsyncIterator[Waiting | StepDone | JobEvent | Denoised]:
         """Yield a Waiting at once, another when the clip has joined, and one whenever others go
         first; a StepDone whenever the clip's turn comes, and per step, a few a second at most; what
         went otherwise than planned; and the Denoised at the end.
 
-        Begins where an earlier attempt's checkpoint stands. Cancelling the stream stops the clip
-        after the step in flight and leaves a checkpoint. Raises OutOfMemory, NonFiniteLatents,
-        DeadlineExceeded, EngineBroken, Preempted, and StaleAttempt when a newer attempt is known.
+        Begins where an earlier attempt's checkpoint stands, else at `start`, else at noise.
+        Cancelling the stream stops the clip after the step in flight and leaves a checkpoint.
+        Raises OutOfMemory, NonFiniteLatents, DeadlineExceeded, EngineBroken, Preempted, and
+        StaleAttempt when a newer attempt is known.
         """
         from diffusion.events import Began, Degraded, Failed, Finished, Paused, Stepped
 
@@ -151,7 +154,10 @@ class Denoiser:
         with StageRecord("denoising", order.call) as record:
             try:
                 yield Waiting(0)
-                step = resumed_at = await self._join(order, text.value, image.value)
+                for told in start.events if start else ():
+                    yield told
+                begins_at = None if start is None else start.value
+                step = resumed_at = await self._join(order, text.value, image.value, begins_at)
                 if resumed_at:
                     yield JobEvent(time.time(), "resumed", f"after step {resumed_at}")
                 yield Waiting(resumed_at)
@@ -197,6 +203,7 @@ class Denoiser:
             {
                 "text_encoding": text.seconds,
                 "image_encoding": image.seconds,
+                **(start.timings if start else {}),
                 "denoising": event.seconds,
             },
             text.value.prompt.dropped,
@@ -281,7 +288,11 @@ class Denoiser:
         self._go_on_with(go_down(self._engine.broken, self._shelf.flush_all))
 
     async def _join(
-        self, order: DenoiseOrder, text: "TextCondition", image: "ImageCondition"
+        self,
+        order: DenoiseOrder,
+        text: "TextCondition",
+        image: "ImageCondition",
+        start: "StartLatents | None",
     ) -> int:
         """Let the engine take the clip up. Returns the steps that were done before."""
         from diffusion.events import Degraded
@@ -298,6 +309,7 @@ class Denoiser:
                 sampling,
                 text,
                 image,
+                start,
                 priority=order.priority,
                 deadline_s=deadline_s,
                 checkpoint=checkpoint,

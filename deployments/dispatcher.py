@@ -111,6 +111,7 @@ class Dispatcher:
         self._twins = Twins()
         self._published: tuple[float, object] = (-_PUBLISH_S, None)  # when (monotonic), its shape
         self._leasing = asyncio.Lock()
+        self._look_further_at = 0.0  # monotonic
         self._renewed = True
         self._closed = ""  # why no more jobs are taken, ever
         self._last_beat = time.monotonic()
@@ -285,8 +286,12 @@ class Dispatcher:
             plan, misfits = self._fleet.plan(free, queued, self._config.ageing_s)
             starts = plan.starts | {job.id: "" for job in misfits}
             seen_all = len(waiting) < look or look >= _MOST_CANDIDATES
+            if not starts and seen_all and look > self._config.candidates:
+                self._look_further_at = time.monotonic() + self._config.poll_s
             if starts or seen_all or not self._fleet.has_room:
                 return starts, waiting
+            if time.monotonic() < self._look_further_at:
+                return starts, waiting  # the tier with room finds nothing in so long a queue
             look *= 4
 
     async def _patiently(self, call: Any, *args: Any) -> Any:

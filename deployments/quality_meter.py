@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deployments.camera import Render
 from diffusion.params import SamplingParams
 from storage.errors import ObjectNotFound
 from storage.jobs import JobRequest
@@ -22,7 +23,12 @@ class QualityMeter:
     """Loads what it measures with at once, so that no clip waits for it."""
 
     def __init__(
-        self, store: ObjectStore, limits: PhotoLimits, lpips_weights: Path | None, threads: int
+        self,
+        store: ObjectStore,
+        limits: PhotoLimits,
+        render: Render,
+        lpips_weights: Path | None,
+        threads: int,
     ) -> None:
         """Raises WeightsUnusable."""
         from video.measure import Perceptual, measure
@@ -30,6 +36,7 @@ class QualityMeter:
         self._measure = measure
         self._store = store
         self._limits = limits
+        self._render = render
         self._perceptual: Perceptual | None = None
         if lpips_weights is not None:
             import torch
@@ -59,6 +66,15 @@ class QualityMeter:
         if photo is None:
             return self._measure(frames, None)
         rgb = open_photo(photo, self._limits).rgb
-        # As ImageEncoder gave it to the model.
-        first = fit_photo(rgb, sampling.width, sampling.height, Fit(request.output.fit))
-        return self._measure(frames, first, self._perceptual)
+        return self._measure(frames, self._first(request, sampling, rgb), self._perceptual)
+
+    def _first(
+        self, request: JobRequest, sampling: SamplingParams, rgb: "NDArray[np.uint8]"
+    ) -> "NDArray[np.uint8]":
+        """Frame 0 as ImageEncoder gave it to the model, or as it was rendered."""
+        size, fit = (sampling.width, sampling.height), Fit(request.output.fit)
+        if not (sampling.starts_from_frames or sampling.is_rendered):
+            return fit_photo(rgb, *size, fit)
+        camera = request.camera(sampling.is_rendered)
+        assert camera is not None, "without a move nothing starts from frames"
+        return next(self._render(rgb, camera, sampling.num_frames, size, fit))

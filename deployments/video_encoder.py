@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from cluster.stage import StageConfig
+from deployments.camera import Render
 from deployments.decoder import Decoded
 from deployments.handover import take
 from deployments.health import Work
@@ -26,7 +28,14 @@ from monitoring.store_calls import count_store_call
 from monitoring.tracing import span
 from storage import keys
 from storage.errors import ObjectNotFound, StorageError
-from storage.jobs import PIPELINE_VERSION, Attempt, JobRequest, Stage, VideoFile
+from storage.jobs import (
+    NOTHING_GENERATED,
+    PIPELINE_VERSION,
+    Attempt,
+    JobRequest,
+    Stage,
+    VideoFile,
+)
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from video.errors import EncodeFailed
 from video.interpolate import InterpolationConfig, interpolate
@@ -41,6 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MOST_ON_SHEET = 32  # frames; WebP ends at 16,383 px
 _PARTS = ("quality", "interpolation", "video_encoding")
 
 
@@ -62,6 +72,7 @@ class _Encoded:
     timings: dict[str, float]
     peak_vram_bytes: int | None
     quality: Quality
+    camera_layers: int | None
 
 
 class VideoEncoder:
@@ -70,6 +81,7 @@ class VideoEncoder:
         config: VideoEncoderConfig,
         store: ObjectStoreConfig,
         limits: PhotoLimits,
+        render: Render,
     ):
         import cv2
 
@@ -77,7 +89,9 @@ class VideoEncoder:
         self._config = config
         self._codec = choose_codec(config.mp4)
         self._store = S3ObjectStore(store, count_store_call)
-        self._meter = QualityMeter(self._store, limits, config.lpips_weights, config.threads)
+        self._meter = QualityMeter(
+            self._store, limits, render, config.lpips_weights, config.threads
+        )
         self._lock = asyncio.Lock()
         self._work = Work(config.stall_s)
         metrics.begin(metrics.RESULTS_ADOPTED)
@@ -172,7 +186,7 @@ class VideoEncoder:
             if problems := info.problems(*size, fps, len(played)):
                 raise EncodeFailed("; ".join(problems))
             video = path.read_bytes()
-            poster_webp, sheet_webp = poster(played[0]), spritesheet(frames)
+            poster_webp, sheet_webp = poster(played[0]), spritesheet(_for_sheet(frames))
         sha256 = hashlib.sha256(video).hexdigest()
         timings = {
             **provenance.timings,
@@ -193,6 +207,7 @@ class VideoEncoder:
             },
             "timings": timings,
             "peak_vram_bytes": provenance.peak_vram_bytes,
+            "camera_layers": provenance.camera_layers,
             "quality": asdict(quality),
             "warnings": warnings,
         }
@@ -211,11 +226,20 @@ class VideoEncoder:
             timings,
             provenance.peak_vram_bytes,
             quality,
+            provenance.camera_layers,
         )
 
     def _recipe(self, request: JobRequest, sampling: SamplingParams) -> dict[str, Any]:
         """What is needed to make the same video again, on the same kind of machine."""
-        return {
+        move = request.camera(sampling.is_rendered)
+        camera = move and {
+            "camera_motion": asdict(move),
+            "unet_steps": sampling.unet_steps,  # that were run, of sampling.num_inference_steps
+            "starts_from_frames": sampling.starts_from_frames,
+        }
+        if camera and sampling.is_rendered:
+            camera |= {"made_by": NOTHING_GENERATED, "camera_words": request.camera_words}
+        return (camera or {}) | {
             "photo_sha256": request.photo_sha256,
             "model": request.model,
             "model_revision": request.model_revision,
@@ -250,6 +274,11 @@ class VideoEncoder:
         return winner
 
 
+def _for_sheet(frames: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
+    """All of a generated clip; of a longer one every second, third, … frame."""
+    return frames[:: math.ceil(len(frames) / _MOST_ON_SHEET)]
+
+
 def _video_file(request: JobRequest, attempt: Attempt, encoded: _Encoded) -> VideoFile:
     return VideoFile(
         result_id=request.result_id,
@@ -267,4 +296,5 @@ def _video_file(request: JobRequest, attempt: Attempt, encoded: _Encoded) -> Vid
         timings=encoded.timings,
         peak_vram_bytes=encoded.peak_vram_bytes,
         quality=encoded.quality,
+        camera_layers=encoded.camera_layers,
     )

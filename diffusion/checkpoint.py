@@ -73,7 +73,7 @@ class Checkpoint:
 
     def result(self) -> Latents:
         """The latents of a checkpoint of the last step. Raises CheckpointMismatch for another."""
-        if self.step < self.params.num_inference_steps:
+        if self.step < self.params.unet_steps:
             raise CheckpointMismatch(f"it is of step {self.step}")
         return Latents(WireTensor.of(self.latents))
 

@@ -7,24 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffusion.device import within_memory
-from diffusion.errors import OutOfMemory
 from diffusion.state import Latents
-
-
-def decode_within_memory(
-    vae: Any, latents: Latents, chunk_frames: int
-) -> tuple[NDArray[np.uint8], int]:
-    """As decode_latents, with half as many frames at once whenever memory runs out.
-
-    Also returns how many at once it took in the end. Raises OutOfMemory when one is too many.
-    """
-    while True:
-        try:
-            return decode_latents(vae, latents, chunk_frames), chunk_frames
-        except OutOfMemory:
-            if chunk_frames == 1:
-                raise
-            chunk_frames //= 2
 
 
 @within_memory()

@@ -26,7 +26,7 @@ from diffusion.errors import (
 )
 from diffusion.events import Began, Degraded, Event, Failed, Finished, Paused, Saved, Stepped
 from diffusion.params import Priority, SamplingParams
-from diffusion.state import ImageCondition, Latents, TextCondition
+from diffusion.state import ImageCondition, Latents, StartLatents, TextCondition
 from diffusion.trajectory import Bucket, Trajectory
 from diffusion.turns import Turn, choose
 from diffusion.unet_call import UNetCall
@@ -82,6 +82,7 @@ class Engine:
         params: SamplingParams,
         text: TextCondition,
         image: ImageCondition,
+        start: StartLatents | None = None,
         *,
         priority: Priority = Priority.INTERACTIVE,
         deadline_s: float | None = None,
@@ -90,14 +91,15 @@ class Engine:
         """Take part from the next tick on, where `checkpoint` stood if it is given and of this
         request, weights and code.
 
-        `deadline_s` counts from now. A checkpoint of the last step is Finished at once. Raises
-        OutOfMemory, and ValueError for an id that is live.
+        `start` is given where the params start from frames, and only there. `deadline_s` counts
+        from now. A checkpoint of the last step is Finished at once. Raises OutOfMemory, and
+        ValueError for an id that is live and for a `start` that does not suit the params.
         """
         if request_id in self._live:
             raise ValueError(f"{request_id} is live already")
         events: list[Event] = []
         with within_memory():
-            trajectory = Trajectory.begin(self._model, params, text, image)
+            trajectory = Trajectory.begin(self._model, params, text, image, start)
             if checkpoint is not None:
                 try:
                     trajectory.resume(checkpoint)
@@ -289,10 +291,12 @@ def denoise(
     text: TextCondition,
     image: ImageCondition,
     config: EngineConfig | None = None,
+    start: StartLatents | None = None,
 ) -> Latents:
-    """One request alone, from noise to latents. Raises OutOfMemory and NonFiniteLatents."""
+    """One request alone, from noise or `start` to latents. Raises as `join`, and
+    NonFiniteLatents."""
     engine = Engine(model, config or EngineConfig())
-    engine.join("alone", params, text, image)
+    engine.join("alone", params, text, image, start)
     while engine.live:
         for event in engine.tick():
             if isinstance(event, Failed):

@@ -5,6 +5,7 @@ DiffusionError
 ├── WeightsMismatch   this node's files differ from the cluster's: mend the node
 ├── OutOfMemory       the device's memory did not suffice, on every rung: larger card, smaller clip
 ├── UnsupportedSize   sides are not what this checkpoint can make: change the request
+├── UnusableStrength  a motion strength that runs no step, or more than all: change the request
 ├── NonFiniteLatents  NaN or Inf came out of the UNet, twice: retry
 ├── CheckpointMismatch  a checkpoint is of another request, weights or code: begin again
 ├── DeadlineExceeded  nobody wants the clip any more
@@ -13,6 +14,8 @@ DiffusionError
 
 Constructors take positional arguments only: keyword-only ones lose their type over a Ray handle.
 """
+
+import math
 
 
 class DiffusionError(Exception):
@@ -52,6 +55,19 @@ class UnsupportedSize(DiffusionError):
         return (
             f"{self.width}x{self.height} cannot be made: this model needs sides that are multiples"
             f" of {m} px; the nearest is {near}"
+        )
+
+
+class UnusableStrength(DiffusionError):
+    def __init__(self, strength: float, num_inference_steps: int) -> None:
+        super().__init__(strength, num_inference_steps)
+        self.strength, self.num_inference_steps = strength, num_inference_steps
+
+    def __str__(self) -> str:
+        least = math.ceil(1e4 / self.num_inference_steps) / 1e4
+        return (
+            f"motion_strength {self.strength:g} cannot be used: of {self.num_inference_steps} steps"
+            f" {least:g} runs one, and 1 all of them"
         )
 
 

@@ -1,5 +1,7 @@
 """Image conditioning: what the photo looks like (CLIP) and where things are in it (VAE latent)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,20 +15,25 @@ from diffusion.weights import ImageModel
 def encode_image(model: ImageModel, frame: NDArray[np.uint8]) -> ImageCondition:
     """Condition on frame 0.
 
-    frame: uint8 [H, W, 3], already at the clip's size. The VAE latent is the posterior's mode, not
-    a sample of it, so that a seed means one video.
+    frame: uint8 [H, W, 3], already at the clip's size.
     """
     device, dtype = model.vae.device, model.vae.dtype
     pixels = torch.from_numpy(_clip_pixels(model, frame)).to(device, dtype)
     embeddings = model.image_encoder(pixels).image_embeds.unsqueeze(1)  # [1, 1, D]
 
-    scaled = torch.from_numpy(frame.astype(np.float32) / 255 * 2 - 1)
-    image = scaled.permute(2, 0, 1).unsqueeze(0).to(device, dtype)  # [1, 3, H, W]
-    latents = model.vae.encode(image).latent_dist.mode() * model.vae.config.scaling_factor
     return ImageCondition(
         image_embeddings=WireTensor.of(embeddings),
-        image_latents=WireTensor.of(latents.unsqueeze(2)),
+        image_latents=WireTensor.of(vae_latents(model.vae, frame[None]).unsqueeze(2)),
     )
+
+
+def vae_latents(vae: Any, frames: NDArray[np.uint8]) -> torch.Tensor:
+    """[F, H, W, 3] to [F, 4, h, w] on the VAE's device, scaled: the posterior's mode, not a sample
+    of it, so that a seed means one video."""
+    scaled = torch.from_numpy(frames.astype(np.float32) / 255 * 2 - 1)
+    images = scaled.permute(0, 3, 1, 2).to(vae.device, vae.dtype)  # [F, 3, H, W]
+    latents: torch.Tensor = vae.encode(images).latent_dist.mode() * vae.config.scaling_factor
+    return latents
 
 
 def _clip_pixels(model: ImageModel, frame: NDArray[np.uint8]) -> NDArray[np.float32]:

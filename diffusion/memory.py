@@ -1,7 +1,7 @@
 """What a clip costs on one checkpoint: FLOPs and peak bytes, from its configurations alone.
 
-No torch here: the API tells callers what fits before any GPU has started. UNet and VAE decoder are
-walked as a list of parts, in the order in which they run. FLOPs are two per multiply-add, as
+No torch here: the API tells callers what fits before any GPU has started. UNet and VAE are
+walked as lists of parts, in the order in which they run. FLOPs are two per multiply-add, as
 torch.utils.flop_counter counts them. Nearly all memory is tensors of (frames, points, channels), so
 a peak is a number of channels per point of full resolution, whatever the size of the clip.
 """
@@ -49,7 +49,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """The sizes of one checkpoint's UNet and VAE decoder. Small, and pickles.
+    """The sizes of one checkpoint's UNet and VAE. Small, and pickles.
 
     Sizes are in pixels and frames of the clip; every method is pure.
     """
@@ -127,6 +127,15 @@ class Architecture:
     def decode_bytes(self, width: int, height: int, chunk_frames: int, dtype_bytes: int) -> int:
         """Most bytes of tensors alive at once while `chunk_frames` are decoded, weights apart."""
         channels = max(part.peak for part in _decoder_parts(self))
+        return round(chunk_frames * width * height * channels * dtype_bytes)
+
+    def encode_flops(self, width: int, height: int, num_frames: int) -> float:
+        """Of the VAE's encoder: frames that a clip begins at."""
+        return _flops(_encoder_parts(self), width * height, num_frames)
+
+    def encode_bytes(self, width: int, height: int, chunk_frames: int, dtype_bytes: int) -> int:
+        """As decode_bytes, which it does not exceed."""
+        channels = max(part.peak for part in _encoder_parts(self))
         return round(chunk_frames * width * height * channels * dtype_bytes)
 
     def denoiser_bytes(
@@ -233,6 +242,29 @@ def _decoder_parts(a: Architecture) -> tuple[_Part, ...]:
         if level > 0:
             parts.append(_upsampler(level, channels, held))
     return (*parts, _Part(0, 9 * channels * 3))
+
+
+@lru_cache
+def _encoder_parts(a: Architecture) -> tuple[_Part, ...]:
+    """AutoencoderKL's encoder, frame by frame too; mean and variance come out."""
+    deepest, channels = len(a.vae_channels) - 1, a.vae_channels[0]
+    parts = [_Part(0, 9 * 3 * channels)]
+    for level, width in enumerate(a.vae_channels):
+        held = _alive([(channels, level)])
+        for layer in range(a.vae_layers_per_block):
+            parts.append(_resnet(level, channels, width, held if layer else 0.0))
+            channels = width
+        if level < deepest:  # alive with what it makes are its input and a padded copy of that
+            alive = held + _alive([(2 * width, level), (width, level + 1)])
+            parts.append(_Part(level + 1, 9 * width * width, alive))
+    latent = 2 * a.in_channels
+    return (
+        *parts,
+        _resnet(deepest, channels, channels),
+        _Part(deepest, 4 * channels**2 * a.vae_attends, spatial_channels=channels * a.vae_attends),
+        _resnet(deepest, channels, channels),
+        _Part(deepest, 9 * channels * latent + latent * latent),
+    )
 
 
 def _layer(

@@ -39,6 +39,29 @@ def make_scheduler(config: Mapping[str, Any], params: SamplingParams) -> Any:
     return scheduler
 
 
+def first_latents(
+    scheduler: Any, params: SamplingParams, noise: torch.Tensor, start: torch.Tensor | None
+) -> torch.Tensor:
+    """What the first step that is run gets: noise, or `start` with as much of it as the schedule
+    has there by the sampler's own forward process (q(x_t | x_0), zero terminal SNR included).
+
+    `noise` and `start` [1, 4, F, h, w] float32 on the CPU, as the scheduler's tables are. Raises
+    ValueError unless `start` is given exactly where `params` begin with frames, in that shape.
+    """
+    if (start is not None) != params.starts_from_frames:
+        given = "no frames" if start is None else "frames"
+        raise ValueError(f"{given} to begin with, for motion_strength {params.motion_strength}")
+    if start is None:
+        scaled: torch.Tensor = noise * scheduler.init_noise_sigma
+        return scaled
+    if start.shape != noise.shape:
+        raise ValueError(f"latents of {tuple(start.shape)} to begin a clip of {tuple(noise.shape)}")
+    # No timestep occurs twice, so the solvers find their place by it, here and at the first step.
+    timestep = scheduler.timesteps[params.first_step : params.first_step + 1]
+    noisy: torch.Tensor = scheduler.add_noise(start, noise, timestep)
+    return noisy
+
+
 def state_of(scheduler: Any, fresh: Any) -> State:
     """What `scheduler` has come to hold since it was as `fresh`, the like of it before step 0.
 

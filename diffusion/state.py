@@ -54,5 +54,12 @@ class ImageCondition:
 
 
 @dataclass(frozen=True, slots=True)
+class StartLatents:
+    """Where a clip with a motion strength begins, before noise: the frames of its camera move."""
+
+    latents: WireTensor  # [1, 4, F, h, w]
+
+
+@dataclass(frozen=True, slots=True)
 class Latents:
     latents: WireTensor  # [1, 4, F, h, w]

@@ -10,8 +10,8 @@ from diffusion.checkpoint import Checkpoint
 from diffusion.errors import CheckpointMismatch
 from diffusion.image import add_position_planes
 from diffusion.params import SamplingParams
-from diffusion.samplers import make_scheduler, restore, state_of
-from diffusion.state import ImageCondition, Latents, TextCondition, WireTensor
+from diffusion.samplers import first_latents, make_scheduler, restore, state_of
+from diffusion.state import ImageCondition, Latents, StartLatents, TextCondition, WireTensor
 from diffusion.weights import DenoisingModel
 
 
@@ -45,7 +45,7 @@ class Trajectory:
     negative_prompt_embeds: torch.Tensor  # [1, tokens, D]
     image_embeddings: torch.Tensor  # [1, 1, D]
     image_latents: torch.Tensor  # [1, 4, F, h, w]
-    step: int = 0  # steps done
+    step: int = 0  # steps done, of params.unet_steps
     safe_precision: bool = False
 
     @classmethod
@@ -55,8 +55,10 @@ class Trajectory:
         params: SamplingParams,
         text: TextCondition,
         image: ImageCondition,
+        start: StartLatents | None = None,
     ) -> "Trajectory":
-        """Put a request's conditions on the device and draw its noise. Allocates a few MB."""
+        """Put a request's conditions on the device and draw its noise, the same with `start` as
+        without. Allocates a few MB. Raises ValueError unless `start` suits `params`."""
         device, dtype = model.device, model.dtype
         scheduler = make_scheduler(model.scheduler.config, params)
         first_frame = image.image_latents.to(device, dtype)
@@ -65,15 +67,15 @@ class Trajectory:
         noise = randn_tensor(
             (1, channels, params.num_frames, height, width),
             generator=generator,
-            device=device,
             dtype=torch.float32,
         )
+        given = None if start is None else start.latents.to(noise.device, noise.dtype)
         return cls(
             params=params,
             model_revision=model.revision,
             scheduler=scheduler,
             generator=generator,
-            latents=noise * scheduler.init_noise_sigma,
+            latents=first_latents(scheduler, params, noise, given).to(device),
             prompt_embeds=text.prompt.embeds.to(device, dtype),
             negative_prompt_embeds=text.negative_prompt.embeds.to(device, dtype),
             image_embeddings=image.image_embeddings.to(device, dtype),
@@ -82,7 +84,7 @@ class Trajectory:
 
     @property
     def is_done(self) -> bool:
-        return self.step >= self.params.num_inference_steps
+        return self.step >= self.params.unet_steps
 
     @property
     def is_guided(self) -> bool:
@@ -101,7 +103,7 @@ class Trajectory:
     @property
     def timestep(self) -> torch.Tensor:
         """Of the next step: a scalar on the CPU."""
-        timestep: torch.Tensor = self.scheduler.timesteps[self.step]
+        timestep: torch.Tensor = self.scheduler.timesteps[self.params.first_step + self.step]
         return timestep
 
     def move(self, prediction: torch.Tensor) -> None:

@@ -75,9 +75,14 @@ def load_denoising_model(
 
 
 def load_vae_decoder(folder: ModelFolder, device: torch.device, dtype: torch.dtype) -> Any:
-    vae = _load(AutoencoderKL, folder, "vae", device, dtype)
+    vae = load_vae(folder, device, dtype)
     vae.encoder = None
     return vae
+
+
+def load_vae(folder: ModelFolder, device: torch.device, dtype: torch.dtype) -> Any:
+    """Both ways: the encoder adds two thirds to the decoder's weights, 68 MB in half precision."""
+    return _load(AutoencoderKL, folder, "vae", device, dtype)
 
 
 def _load(

@@ -105,10 +105,13 @@ QUEUE_AGE = Gauge(
 IN_FLIGHT = Gauge("shopreel_jobs_in_flight", "Jobs under way, in any stage.", tier=_TIER)
 BACKLOG = Gauge(
     "shopreel_backlog_gpu_seconds",
-    "Foreseen seconds of one replica for the denoising that is left, running and queued.",
+    "Foreseen seconds of one replica for the denoising that is left, running and queued; of the"
+    " tier camera, for its rendering.",
     tier=_TIER,
 )
-REPLICAS = Gauge("shopreel_tier_replicas", "Denoisers that run.", tier=_TIER)
+REPLICAS = Gauge(
+    "shopreel_tier_replicas", "Denoisers that run; of the tier camera, renderers.", tier=_TIER
+)
 REPLICAS_STARTING = Gauge(
     "shopreel_replicas_starting",
     "Replicas that Serve wants and that do not run yet, those that no node has room for included.",
@@ -129,7 +132,7 @@ JOB_EVENTS = Counter(
     " resumptions.",
     kind=(
         *("chunked_unet", "fewer_rows", "solo_rows", "safe_precision", "decode_chunk"),
-        *("other_tier", "smaller_size", "fewer_frames"),
+        *("other_tier", "smaller_size", "fewer_frames", "camera_move"),
         *("preempted", "resumed", "checkpoint_refused", "worker_lost", "store_unavailable"),
         *("result_purged", "encode_failed", "server_busy", "internal"),
     ),
@@ -147,7 +150,8 @@ STAGE_SECONDS = Histogram(
     "Work of one stage on one clip, without waiting.",
     _STAGE_SECONDS,
     stage=(
-        *("text_encoding", "image_encoding", "denoising", "decoding"),
+        *("text_encoding", "rendering", "image_encoding", "frames_encoding"),
+        *("denoising", "decoding"),
         *("quality", "interpolation", "video_encoding", "storing"),
     ),
 )

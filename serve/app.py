@@ -2,7 +2,9 @@
 
                     ┌─ TextEncoder ──┐
 HTTP ─ VideoAPI ─ Dispatcher         ├─ Denoiser-<tier> ─ Decoder ─ VideoEncoder ─ S3
-          │         └─ ImageEncoder ─┘
+          │         ├─ ImageEncoder ─┤                           │
+          │         │    └─ Decoder ─┘ (frames of a camera move) │
+          │         └─ CameraRenderer ───────────────────────────┘ (model=camera)
        job table ─ Housekeeper ─ webhooks, retention, batches
 """
 
@@ -26,6 +28,8 @@ from cluster.cost import CostModel
 from cluster.exposure import require_closed
 from cluster.ladder import Floor
 from cluster.stage import StageConfig
+from deployments.camera import Render
+from deployments.camera_renderer import CameraRenderer
 from deployments.decoder import Decoder
 from deployments.denoiser import Denoiser
 from deployments.dispatcher import Dispatcher
@@ -45,13 +49,20 @@ from serve.config import AppConfig, ConfigError, parse
 from serve.http_api import create_app
 from serve.services.admission import Admission
 from storage.object_store import S3ObjectStore
+from video.camera.scene import render as render_camera_move
 from video.photo_pool import PhotoPool
 
 log = logging.getLogger(__name__)
 
 
 def build_app(args: Mapping[str, Any]) -> Application:
-    """The builder that a Serve config file names; `args` are its application's args."""
+    """The builder that a Serve config file names; `args` are its application's args. Serve allows
+    it this one parameter."""
+    return compose(args, render_camera_move)
+
+
+def compose(args: Mapping[str, Any], render: Render) -> Application:
+    """The application with a virtual camera for the clips that begin at one's frames."""
     config = parse(args, "args of the Serve config file")
     if config.object_store is None or config.job_store is None:
         raise ConfigError("object_store and job_store may be left out for `shopreel up` only")
@@ -66,7 +77,8 @@ def build_app(args: Mapping[str, Any]) -> Application:
     digests = folder.digests()
     card = ModelCard.of(model, folder, digests)
     measured = load_calibrations(objects, config.tiers)
-    cost = CostModel(Architecture.of(folder), config.tiers, model, measured)
+    tiers = (*config.tiers, stages.camera)
+    cost = CostModel(Architecture.of(folder), tiers, model, measured)
     standard = config.presets["standard"]
     floor = Floor(standard.area_px, standard.num_frames, card.size_multiple)
 
@@ -80,24 +92,25 @@ def build_app(args: Mapping[str, Any]) -> Application:
 
     text_encoder = stage(TextEncoder, stages.text_encoder).bind(stages.text_encoder, model, digests)
     image_encoder = stage(ImageEncoder, stages.image_encoder).bind(
-        stages.image_encoder, model, digests, store, config.limits.photo
+        stages.image_encoder, model, digests, store, config.limits.photo, render
     )
     denoisers = [
         stage(Denoiser, tier, tier.deployment_name).bind(tier, model, digests, store)
         for tier in config.tiers
     ]
+    renderer = stage(CameraRenderer, stages.camera).bind(stages.camera, store, config.limits.photo)
     decoder = stage(Decoder, stages.decoder).bind(stages.decoder, model, digests, store)
     video_encoder = stage(VideoEncoder, stages.video_encoder).bind(
-        stages.video_encoder, store, config.limits.photo
+        stages.video_encoder, store, config.limits.photo, render
     )
     dispatcher = deployed(Dispatcher, stages.dispatcher.options()).bind(
         stages.dispatcher,
         jobs,
-        config.tiers,
+        tiers,
         cost,
         floor,
         objects,
-        denoisers,
+        [*denoisers, renderer],
         [text_encoder, image_encoder, decoder, video_encoder],
     )
     housekeeper = stage(Housekeeper, stages.housekeeper).bind(
@@ -107,8 +120,8 @@ def build_app(args: Mapping[str, Any]) -> Application:
         config.webhooks,
         config.egress,
         config.retention,
-        [FollowBatches(config.catalog, store, card.name, driver_command)],
-        [tier.name for tier in config.tiers],
+        [FollowBatches(config.catalog, store, config.default_model_name, driver_command)],
+        [tier.name for tier in tiers],
     )
     api = stage(serve.ingress()(VideoAPI), stages.api, "VideoAPI")
     return api.bind(config, card, Admission(cost, floor), dispatcher, housekeeper)

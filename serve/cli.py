@@ -69,6 +69,16 @@ def generate(
     preset: Annotated[
         str | None, typer.Option(help="preview, standard or high; default: the category's.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="camera: a camera move, and nothing generated.")
+    ] = None,
+    camera_motion: Annotated[
+        str | None, typer.Option(help="zoom_in, pan_left, orbit_right, …: the camera's move.")
+    ] = None,
+    motion_strength: Annotated[
+        float | None,
+        typer.Option(help="Of a camera motion: 0 to 1, what is the model's to change."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same video.")] = None,
     n: Annotated[int, typer.Option(min=1, help="Candidates, of which the best is taken.")] = 1,
     select: Annotated[
@@ -88,6 +98,9 @@ def generate(
         "category": category,
         "title": title,
         "preset": preset,
+        "model": model,
+        "camera_motion": camera_motion,
+        "motion_strength": motion_strength,
         "seed": seed,
         "n": n,
         "select": select,

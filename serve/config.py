@@ -37,7 +37,7 @@ from catalog.run.config import CatalogConfig
 from cluster.kuberay import ManifestUnusable, RayService
 from cluster.local import APP_NAME
 from cluster.stage import StageConfig
-from cluster.tiers import TierConfig
+from cluster.tiers import CameraTierConfig, TierConfig
 from deployments.decoder import DecoderConfig
 from deployments.dispatcher import DispatcherConfig
 from deployments.egress.client import EgressConfig
@@ -60,6 +60,10 @@ _NO_SETTINGS = ("SHOPREEL_URL", "SHOPREEL_API_KEY", "SHOPREEL_TEST_DATA")
 """Variables of the `shopreel generate` command and of the tests."""
 
 
+CAMERA = "camera"
+"""The model's name for those who want a camera move and nothing generated; also its tier's."""
+
+
 class ConfigError(Exception):
     """The file or the environment asks for what cannot be; says where and what is allowed."""
 
@@ -77,6 +81,7 @@ class Stages(BaseModel):
     image_encoder: StageConfig = Field(default_factory=StageConfig)
     decoder: DecoderConfig = Field(default_factory=DecoderConfig)
     video_encoder: VideoEncoderConfig = Field(default_factory=VideoEncoderConfig)
+    camera: CameraTierConfig = Field(default_factory=CameraTierConfig)
     housekeeper: HousekeeperConfig = Field(default_factory=HousekeeperConfig)
 
 
@@ -90,6 +95,11 @@ class AppConfig(BaseSettings):
     )
 
     model: ModelConfig
+    default_model: str | None = Field(
+        None,
+        description="of requests that name none; left out: the model's own name, or `camera` where"
+        " there are none but the package's own (source: embedded, tiny)",
+    )
     object_store: ObjectStoreConfig | None = Field(
         None, description="left out: `shopreel up` starts an embedded S3 server"
     )
@@ -119,6 +129,25 @@ class AppConfig(BaseSettings):
         " not refuse what the present nodes have no room for",
     )
 
+    @field_validator("model")
+    @classmethod
+    def _model_is_no_camera(cls, model: ModelConfig) -> ModelConfig:
+        if model.name == CAMERA:
+            raise ValueError(f"{CAMERA!r} names the camera moves, which need no weights")
+        return model
+
+    @property
+    def default_model_name(self) -> str:
+        """What a request that names no model gets."""
+        return self.default_model or (CAMERA if self.model.is_stopgap else self.model.name)
+
+    @model_validator(mode="after")
+    def _default_model_exists(self) -> "AppConfig":
+        have = (self.model.name, CAMERA)
+        if self.default_model not in (None, *have):
+            raise ValueError(f"default_model {self.default_model!r} is none of {', '.join(have)}")
+        return self
+
     @field_validator("presets")
     @classmethod
     def _standard_exists(cls, presets: dict[str, Preset]) -> dict[str, Preset]:
@@ -142,6 +171,8 @@ class AppConfig(BaseSettings):
         names = [tier.name for tier in tiers]
         if len(set(names)) < len(names):
             raise ValueError(f"tier names must differ, got {', '.join(names)}")
+        if CAMERA in names:
+            raise ValueError(f"{CAMERA!r} is the tier that renders camera moves: stages.camera")
         return tiers
 
     @model_validator(mode="after")
@@ -165,6 +196,7 @@ class AppConfig(BaseSettings):
             **{tier.deployment_name: tier for tier in self.tiers},
             "Decoder": stages.decoder,
             "VideoEncoder": stages.video_encoder,
+            stages.camera.deployment_name: stages.camera,
             "Housekeeper": stages.housekeeper,
         }
 

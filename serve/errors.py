@@ -18,7 +18,7 @@ from catalog.results.errors import ResultsError
 from cluster.cost import DoesNotFit
 from deployments.egress.client import EgressError, UrlNotAllowed
 from deployments.egress.webhooks import WebhookNotAllowed
-from diffusion.errors import DiffusionError, UnsupportedSize
+from diffusion.errors import DiffusionError, UnsupportedSize, UnusableStrength
 from serve.schemas import ErrorDetail, ErrorEnvelope
 from storage.errors import (
     BatchNotFound,
@@ -36,7 +36,7 @@ from storage.errors import (
     TenantNotFound,
     UnknownKey,
 )
-from video.errors import PhotoError, PhotoPoolBusy, UnsupportedPhotoType, VideoError
+from video.errors import CameraConflict, PhotoError, PhotoPoolBusy, UnsupportedPhotoType, VideoError
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ TABLE: dict[type[Exception], _Row] = {
     UrlNotAllowed: _Row(400, REQUEST, None, "input_reference.image_url"),
     EgressError: _Row(422, REQUEST, None, "input_reference.image_url"),
     UnsupportedSize: _Row(400, REQUEST, "unsupported_size", "size"),
+    CameraConflict: _Row(400, REQUEST, "camera_conflict", "prompt"),
+    UnusableStrength: _Row(400, REQUEST, "invalid_parameter", "motion_strength"),
     DoesNotFit: _Row(422, REQUEST, "does_not_fit", "size"),
     JobNotFound: _Row(404, NOT_FOUND, "video_not_found"),
     ObjectNotFound: _Row(

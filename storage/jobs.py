@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from diffusion.params import Priority, Sampler, SamplingParams, TimestepSpacing
 from storage.errors import IllegalTransition, ResultDamaged
+from video.camera.move import CameraMove, Ease, Move, Speed
 from video.quality import Quality
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 PIPELINE_VERSION = "1"
 """Part of every result id: raised when the same parameters begin to give other pixels."""
+
+NOTHING_GENERATED = "camera move, nothing generated"
+"""What is said of a clip that no model had a part in, wherever its making is told."""
 
 Select = Literal["best", "all"]
 """Which of several candidates are kept: the one with the highest score, or every one."""
@@ -63,6 +67,7 @@ class Stage(StrEnum):
 
     ENCODING = "encoding"
     WAITING_DENOISER = "waiting_denoiser"  # its conditions are there; others have the UNet
+    RENDERING = "rendering"  # of a camera move without a model
     DENOISING = "denoising"
     DECODING = "decoding"
     ENCODING_VIDEO = "encoding_video"
@@ -126,6 +131,12 @@ class VideoFile:
     timings: dict[str, float] = field(default_factory=dict)  # stage -> seconds
     peak_vram_bytes: int | None = None  # of the denoiser during its steps; None: no GPU
     quality: Quality | None = None  # None: made by a release that did not measure
+    camera_layers: int | None = None  # of a rendered camera move; None: it was denoised
+
+    @property
+    def is_rendered(self) -> bool:
+        """Whether no model had a part in it."""
+        return self.camera_layers is not None
 
     @property
     def made_by(self) -> str:
@@ -184,6 +195,11 @@ class JobRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     candidates: int = 1  # clips to make, each of a seed of its own
     select: Select = "best"
+    # Whose frames the clip begins at, or is where the sampling is of no step; None: no move.
+    camera_motion: CameraMove | None = None
+    camera_words: tuple[str, ...] = ()  # of the prompt, that asked for it; no part of the result
+    # Whose frames the clip is where memory suffices for nothing else; None: then there is no clip.
+    last_resort: CameraMove | None = None
     webhook: str | None = None  # https URL that hears of the end
     warnings: tuple[str, ...] = ()  # about photo and prompt, for the caller; no part of the result
     request_id: str | None = None  # X-Request-Id of the HTTP request that created it
@@ -200,9 +216,22 @@ class JobRequest:
             "model": self.model_revision,
             "pipeline": PIPELINE_VERSION,
         }
+        if self.camera_motion is not None:
+            identity["camera_motion"] = asdict(self.camera_motion)
         if self.may_downgrade:  # the clip may be another one
             identity["may_downgrade"] = True
+        if self.last_resort is not None:
+            identity["last_resort"] = asdict(self.last_resort)
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def camera(self, is_rendered: bool) -> CameraMove | None:
+        """The move of its clip: of one that is rendered where memory did not suffice, another."""
+        return (is_rendered and self.last_resort) or self.camera_motion
+
+    @property
+    def last_clip(self) -> SamplingParams | None:
+        """What is made where memory suffices for nothing else."""
+        return None if self.last_resort is None else self.sampling.rendered()
 
     @property
     def parts(self) -> tuple["JobRequest", ...]:
@@ -239,8 +268,14 @@ class JobRequest:
             timestep_spacing=TimestepSpacing(sampling.timestep_spacing),
         )
         given["output"] = OutputParams(**_known(OutputParams, given["output"]))
+        for name in ("camera_motion", "last_resort"):
+            if camera := given.get(name):
+                given[name] = CameraMove(
+                    Move(camera["move"]), Speed(camera["speed"]), Ease(camera["ease"])
+                )
         given["priority"] = Priority(given.get("priority", Priority.INTERACTIVE))
         given["warnings"] = tuple(given.get("warnings", ()))
+        given["camera_words"] = tuple(given.get("camera_words", ()))
         return cls(**_known(cls, given))
 
 
@@ -259,7 +294,7 @@ class Job:
     started_at: float | None = None
     completed_at: float | None = None
     stage: Stage | None = None
-    step: int = 0  # denoising steps done
+    step: int = 0  # denoising steps done, of unet_steps
     tier: str | None = None  # of the attempt in progress, or of the one that ended the job
     attempt: int = 0  # tries begun
     epoch: int = 0  # of the Dispatcher that holds or held the lease
@@ -283,6 +318,12 @@ class Job:
     def parts(self) -> tuple["Job", ...]:
         """Those that are run: its candidates, or the job itself."""
         return self.children or (self,)
+
+    @property
+    def unet_steps(self) -> int:
+        """To be run for it, or that were run; its candidates apart."""
+        is_rendered = self.result is not None and self.result.is_rendered
+        return 0 if is_rendered else self.request.sampling.unet_steps
 
     @property
     def chosen(self) -> int | None:

@@ -6,6 +6,7 @@ VideoError
 │   ├── UndecodablePhoto          empty, truncated or damaged
 │   ├── PhotoTooSmall             a side under the limit
 │   └── PhotoTooLarge             too many bytes or pixels, or far too long for its width
+├── CameraConflict                the prompt names two camera moves do not retry: name one
 ├── PhotoPoolBusy                 too many photos wait for a decoder  retry in a second
 └── EncodeFailed                  frames did not become a file      do not retry: change the frames
                                                                     or the configuration
@@ -86,6 +87,23 @@ class PhotoPoolBusy(VideoError):
 
     def __str__(self) -> str:
         return f"the photo was not looked at ({self.reason}); send it again in a second"
+
+
+class CameraConflict(VideoError):
+    """A clip is one move at one speed."""
+
+    code = "camera_conflict"
+
+    def __init__(self, words: tuple[str, ...], named: tuple[str, ...]) -> None:
+        super().__init__(words, named)
+        self.words, self.named = words, named
+
+    def __str__(self) -> str:
+        said = ", ".join(f"'{word}'" for word in self.words)
+        return (
+            f"the prompt asks for more than one camera move or speed, {' and '.join(self.named)}"
+            f" ({said}): keep one, or say it in camera_motion"
+        )
 
 
 class EncodeFailed(VideoError):

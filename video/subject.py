@@ -26,20 +26,36 @@ def find_subject(rgb: NDArray[np.uint8]) -> Box:
     On a backdrop, what differs from it; in a scene, what has colours that its border lacks.
     """
     height, width = rgb.shape[:2]
+    weights, _, is_plain = weigh_subject(rgb)
+    if not weights.any():
+        return Box(0.0, 0.0, float(width), float(height))
+    tail = 0.02 if is_plain else 0.1
+    left, right = _extent(weights, 1, tail, width)
+    top, bottom = _extent(weights, 0, tail, height)
+    return Box(left, top, right, bottom)
+
+
+class Salience(NamedTuple):
+    """What stands out in a copy of a photo at most 128 px long."""
+
+    weights: NDArray[np.float32]  # [h, w], 0 or more
+    visible: NDArray[np.bool_]  # [h, w], all that is not surely backdrop: pale parts, shadows
+    is_plain: bool  # a backdrop, not a scene
+
+
+def weigh_subject(rgb: NDArray[np.uint8]) -> Salience:
+    """Of `rgb` [H, W, 3]."""
+    height, width = rgb.shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = (max(16, round(width * scale)), max(16, round(height * scale)))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     difference, spread = _backdrop_difference(lab)
     if spread < _PLAIN_SPREAD:
-        weights, tail = _split(difference, max(_JUST_VISIBLE, 3 * spread)), 0.02
-    else:
-        weights, tail = _unlike_border(lab), 0.1
-    if not weights.any():
-        return Box(0.0, 0.0, float(width), float(height))
-    left, right = _extent(weights, 1, tail, width)
-    top, bottom = _extent(weights, 0, tail, height)
-    return Box(left, top, right, bottom)
+        floor = max(_JUST_VISIBLE, 3 * spread)
+        return Salience(_split(difference, floor), difference > floor, True)
+    weights = _unlike_border(lab)
+    return Salience(weights, weights > 0, False)
 
 
 def _backdrop_difference(lab: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:

@@ -157,6 +157,7 @@ def _config(folder: Path, s3: EmbeddedS3, hook: str, import_path: str) -> Path:
     (application,) = document["applications"]
     application["import_path"] = import_path
     args = application["args"]
+    args["default_model"] = args["model"]["name"]
     args["tiers"][0] |= {"max_ongoing_requests": _SLOTS, "interactive_slots": _SLOTS - 2}
     args["limits"] |= {"max_queued_jobs": MOST_QUEUED}
     args["stages"]["housekeeper"] = {"audit_every_s": _AUDIT_EVERY_S}

@@ -59,6 +59,7 @@ def config_file(
     (application,) = document["applications"]
     application["import_path"] = import_path
     application["args"]["presets"]["standard"] = dict(standard)
+    application["args"]["default_model"] = application["args"]["model"]["name"]
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(document))
     return path

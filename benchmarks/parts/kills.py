@@ -60,6 +60,7 @@ def _kill(
     """Make a clip, end its denoiser at about `step`, and see it through."""
     video = client.create(
         EXAMPLES / "watch-steel.jpg",
+        model="tiny-random",
         prompt="a watch turns",
         size="128x128",
         num_frames=16,

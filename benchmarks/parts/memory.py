@@ -22,7 +22,8 @@ def measure() -> dict[str, Any]:
         Client(running.base_url) as client,
     ):
         photo = EXAMPLES / "watch-steel.jpg"
-        video = client.create(photo, prompt="a watch turns", enable_frame_interpolation=True)
+        clip = {"prompt": "a watch turns", "enable_frame_interpolation": True}
+        video = client.create(photo, model="tiny-random", **clip)
         client.wait(video["id"], lambda _: None)
         sizes: dict[str, list[int]] = defaultdict(list)
         up = psutil.Process()  # `shopreel up` is cluster_up, so here it is this process

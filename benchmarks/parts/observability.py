@@ -192,6 +192,7 @@ def _config(folder: Path) -> Path:
     document = yaml.safe_load(LOCAL_CONFIG.read_text())
     (application,) = document["applications"]
     application["import_path"] = "benchmarks.observability.metered:build_app"
+    application["args"]["default_model"] = application["args"]["model"]["name"]
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(document))
     return path

@@ -73,6 +73,7 @@ def serve_one(client: Client, jobs: SqlJobStore, seed: int) -> tuple[float, dict
     begun = time.time()
     video = client.create(
         PHOTO,
+        model="tiny-random",
         prompt=PROMPT,
         negative_prompt=NEGATIVE,
         size="128x128",

@@ -52,6 +52,8 @@ class _Body(_Strict):
     seconds: _Number | None = None
     seed: _Number | None = None
     n: _Number | None = None
+    camera_motion: str | None = None
+    motion_strength: _Number | None = None
     metadata: dict[str, str] | None = None
 
 
@@ -73,8 +75,9 @@ def are_requests(data: bytes) -> bool:
 
 
 def manifest_of(data: bytes, model: str, uri_of: Callable[[str], str]) -> bytes:
-    """JSON Lines of a manifest. `uri_of` gives the address of an uploaded photo's bytes by its
-    file's id, and raises FileNotFound. Raises LinesRefused, and what `uri_of` raises else."""
+    """JSON Lines of a manifest, all of whose rows `model` makes. `uri_of` gives the address of an
+    uploaded photo's bytes by its file's id, and raises FileNotFound. Raises LinesRefused, and what
+    `uri_of` raises else."""
     errors: list[BatchError] = []
     rows: list[bytes] = []
     for number, line in _lines(data):
@@ -113,7 +116,10 @@ def _parsed(line: bytes) -> Any:
 def _row(line: _Line, model: str, uri_of: Callable[[str], str]) -> dict[str, Any]:
     body, reference = line.body, line.body.input_reference
     if body.model not in (None, model):
-        raise ValueError(f"no model {body.model!r} here; this server has {model!r}")
+        raise ValueError(
+            f"this batch is made by the model {model!r}, not by {body.model!r}: the batch's own"
+            " `model` says by which"
+        )
     uri = reference.image_url if reference.file_id is None else uri_of(reference.file_id)
     values = body.model_dump(exclude={"input_reference", "model", "metadata"}, exclude_none=True)
     if body.metadata:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from catalog.batches.lines import are_requests, manifest_of
-from catalog.batches.request import UploadedManifest, manifest_key
+from catalog.batches.request import BatchRequest, UploadedManifest, manifest_key
 from catalog.manifest.pinning import Checked, check
 from catalog.manifest.source import open_source
 from storage import keys
@@ -18,7 +18,7 @@ _JSON_LINES = (".jsonl", ".ndjson")
 
 
 class Preparing:
-    """With the service's own bucket, and `model`, the name of its one model."""
+    """With the service's own bucket, and `model`, the name of its default one."""
 
     def __init__(
         self, bucket: Callable[[str], ObjectStore], own: str, files: SqlFiles, model: str
@@ -33,7 +33,9 @@ class Preparing:
             return
         data = objects.get(keys.input_key(batch.tenant, file.sha256))
         if file.suffix in _JSON_LINES and are_requests(data):
-            data = manifest_of(data, self._model, lambda id_: self._photo_uri(batch.tenant, id_))
+            asked = BatchRequest.model_validate_json(batch.request).run.get("model")
+            model = asked or self._model
+            data = manifest_of(data, model, lambda id_: self._photo_uri(batch.tenant, id_))
         objects.put_if_absent(key, data, "application/octet-stream")
 
     def require(self, manifest_uri: str) -> None:

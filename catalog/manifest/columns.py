@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from catalog.manifest.rows import ProblemCode
 from diffusion.params import Priority
+from video.camera.move import Move
 
 PROBLEM, EXTRA = "_problem", "_extra"
 """Columns of the pinned file only, JSON both: the RowProblem of a row that cannot be used (each
@@ -85,6 +86,18 @@ COLUMNS: Mapping[str, Column] = {
         number=pa.int64(),
         bounds=(1, 100),
         type=pa.int64(),
+    ),
+    "camera_motion": Column(
+        ProblemCode.BAD_CAMERA_MOTION,
+        f"a camera move, one of {', '.join(Move)}",
+        rf"^(?:{'|'.join(Move)})$",
+    ),
+    "motion_strength": Column(
+        ProblemCode.BAD_MOTION_STRENGTH,
+        "a number from 0.0001 to 1",
+        r"^[01]?(?:\.[0-9]{1,16})?$",
+        number=pa.float64(),
+        bounds=(0.0001, 1),
     ),
     "priority": Column(
         ProblemCode.BAD_PRIORITY,

@@ -17,6 +17,8 @@ class ProblemCode(StrEnum):
     BAD_SECONDS = "bad_seconds"
     BAD_SEED = "bad_seed"
     BAD_N = "bad_n"
+    BAD_CAMERA_MOTION = "bad_camera_motion"
+    BAD_MOTION_STRENGTH = "bad_motion_strength"
     BAD_PRIORITY = "bad_priority"
     BAD_METADATA = "bad_metadata"
     BAD_ENCODING = "bad_encoding"
@@ -67,6 +69,8 @@ class Row:
     priority: str | None  # a value of diffusion.params.Priority
     metadata: Mapping[str, str]
     extra: Mapping[str, Any]  # columns that mean nothing here, to be echoed
+    camera_motion: str | None = None  # a value of video.camera.move.Move
+    motion_strength: str | None = None  # as the API takes it
 
 
 @dataclass(frozen=True, slots=True)

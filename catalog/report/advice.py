@@ -105,10 +105,17 @@ ADVICE: Mapping[str, Advice] = {
             ("seconds", "The length"),
             ("seed", "The seed"),
             ("n", "The number of candidates"),
+            ("camera_motion", "The camera move"),
+            ("motion_strength", "The strength of the model beside a camera move"),
             ("priority", "The priority"),
             ("metadata", "The metadata"),
         )
     },
+    "camera_conflict": Advice(
+        FirstStep.MANIFEST,
+        "The prompt asks for more than one camera move, and a clip is one.",
+        "Keep one of them, or name it in camera_motion.",
+    ),
     "quality_gate_failed": Advice(
         FirstStep.PHOTO,
         "Videos were made, but none scored what the run asks for.",

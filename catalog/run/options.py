@@ -21,6 +21,7 @@ class RunOptions(BaseModel):
 
     manifest_uri: str
     output_uri: str = Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/](.*[^/])?$")
+    model: str | None = Field(None, description="of all rows; None: the service's default")
     preset: str | None = Field(None, description="of rows that name none")
     category: str | None = Field(None, description="of rows that name none")
     seed: int = Field(0, ge=0, lt=2**63, description="of rows that name none")
@@ -47,8 +48,10 @@ class RunOptions(BaseModel):
 
     def of_the_rows(self) -> dict[str, Any]:
         """What decides what becomes of a row; a run keeps these from its beginning to its end."""
+        unset = {"model"} if self.model is None else set()  # older releases' runs know none
         return self.model_dump(
-            exclude={
+            exclude=unset
+            | {
                 "manifest_uri",
                 "output_uri",
                 "max_failures",
@@ -86,6 +89,7 @@ class RunOptions(BaseModel):
         """The form of `POST /v1/videos`, the photo apart."""
         seed = self.seed if row.seed is None else row.seed
         given: dict[str, Any] = {
+            "model": self.model,
             "prompt": row.prompt,
             "negative_prompt": row.negative_prompt,
             "title": row.title,
@@ -94,6 +98,8 @@ class RunOptions(BaseModel):
             "seconds": row.seconds,
             "seed": (seed + try_number * _SEED_STEP) % 2**63,
             "n": row.n,
+            "camera_motion": row.camera_motion,
+            "motion_strength": row.motion_strength,
             "sku": row.sku,
             "priority": "batch",
             "batch_id": self.run_id,

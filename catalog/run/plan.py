@@ -38,9 +38,10 @@ def adopted_plan(
     if standing is None:
         raise PlanChanged(output.uri, "its plan.json was deleted meanwhile")
     asked, found = _identity(plan), _identity(standing)
-    for name, value in asked.items():
-        if found[name] != value:
-            raise PlanChanged(output.uri, f"{name} was {found[name]!r}, now it is {value!r}")
+    for name in {**asked, **found}:
+        was, now = found.get(name), asked.get(name)
+        if was != now:
+            raise PlanChanged(output.uri, f"{name} was {was!r}, now it is {now!r}")
     return standing
 
 

@@ -174,7 +174,12 @@ class Attempts:
             self._foresight.completed(job.current_attempt)
 
     async def _turn_away(self, job: Job) -> None:
-        """The tiers have changed since the job was accepted."""
+        """It fits no tier as it was asked for: it was accepted for a smaller clip, or the tiers
+        have changed since."""
+        if rung := self._fleet.step_down(job, None):
+            self._note(job, JobEvent(time.time(), *rung))
+            await self._ends.write(job, self._ends.released("does_not_fit", charge=False))
+            return
         message = "no tier of this cluster has the memory for it any more"
         await self._ends.write(job, self._ends.failed("does_not_fit", message))
 
@@ -184,7 +189,7 @@ class Attempts:
             if video := await self._results.find(job.request):
                 return self._ends.completed(video, "reused")
             journey = self._journey(job, sampling, call)
-            video = await journey.run(self._fleet.tiers[job.tier or ""].denoiser)
+            video = await journey.run(self._fleet.tiers[job.tier or ""].worker)
         except asyncio.CancelledError:
             return self._ends.released("worker_lost", charge=False)
         except OutOfMemory as error:
@@ -226,20 +231,22 @@ class Attempts:
             self._foresight.enter(attempt, stage)
             self._fleet.note_step(attempt, step)
 
-        def denoised(result: Denoised) -> None:
+        def freed(result: Denoised | None) -> None:
             self._fleet.leave(attempt)
-            if seconds := result.timings["denoising"]:
+            if result and (seconds := result.timings["denoising"]):
                 self._fleet.cost.observe(tier, sampling, result.resumed_at, seconds)
             self._changed()
 
         note = partial(self._note, job)
         silence_s = self._fleet.tiers[tier].config.stall_s
-        return Journey(self._stages, job, call, sampling, report, note, denoised, silence_s)
+        return Journey(self._stages, job, call, sampling, report, note, freed, silence_s)
 
     def _denoising_tier(self, job: Job) -> str | None:
-        """The tier that has the job; None once it is in a stage behind the denoisers."""
-        tier = self._fleet.tiers[job.tier or ""]
-        return tier.config.name if job.current_attempt in tier.clips else None
+        """The tier whose denoiser has the job; None in a stage before the denoisers or behind."""
+        tier, attempt = self._fleet.tiers[job.tier or ""], job.current_attempt
+        stage, _ = self._at.get(attempt, (Stage.ENCODING, 0))
+        is_there = attempt in tier.clips and stage is not Stage.ENCODING
+        return tier.config.name if is_there else None
 
     def _linger(self, job: Job, purged: ResultPurged) -> None:
         """It holds no slot and keeps its lease, until the purge is over."""

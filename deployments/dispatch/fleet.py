@@ -60,11 +60,11 @@ class Clip:
 
 
 class Tier:
-    """One deployment of the Denoiser."""
+    """One deployment of the Denoiser, or the CameraRenderer."""
 
     def __init__(self, config: TierConfig, denoiser: DeploymentHandle):
         self.config = config
-        self.denoiser = denoiser.options(stream=True)
+        self.worker = denoiser.options(stream=True) if config.denoises else denoiser
         self.replica_handle = denoiser
         self.replicas = config.min_replicas  # that run, and take clips
         self.is_gone = False  # not even one that leaves is left
@@ -124,7 +124,7 @@ class Fleet:
         may_be_empty = {
             tier.config.deployment_name
             for tier in self.tiers.values()
-            if self._some_tier_runs or tier.config.min_replicas == 0
+            if tier.config.min_replicas == 0 or (tier.config.denoises and self._some_tier_runs)
         }
         self.missing = [
             name for name, found in counts.items() if not found.running and name not in may_be_empty
@@ -134,7 +134,12 @@ class Fleet:
         """Attempts that wait for a tier whose last replica is gone, while another tier runs."""
         if not self._some_tier_runs:
             return ()
-        return [attempt for tier in self.tiers.values() if tier.is_gone for attempt in tier.clips]
+        return [
+            attempt
+            for tier in self.tiers.values()
+            if tier.is_gone and tier.config.denoises  # another cannot render instead
+            for attempt in tier.clips
+        ]
 
     def unserved(self) -> Iterable[Attempt]:
         """Attempts whose tier has no replica that runs, though one may start."""
@@ -156,8 +161,10 @@ class Fleet:
     def step_down(self, job: Job, tier: str | None) -> tuple[str, str] | None:
         """The job ran out of memory, on `tier` or in a stage behind it: what to try next, as
         (rung, words), None when nothing is left."""
-        floor = self._floor if job.request.may_downgrade else None
-        step = self._ladder(job).step_down(tier, self.cost.tiers_for, floor)
+        request = job.request
+        floor = self._floor if request.may_downgrade else None
+        fits = self.cost.tiers_for
+        step = self._ladder(job).step_down(tier, fits, floor, request.last_clip)
         if step is None:
             return None
         self._ladders[job.id], kind, detail = step
@@ -281,7 +288,8 @@ class Fleet:
 
     @property
     def _some_tier_runs(self) -> bool:
-        return any(tier.replicas for tier in self.tiers.values())
+        """Of those that denoise."""
+        return any(tier.replicas for tier in self.tiers.values() if tier.config.denoises)
 
 
 def _candidate(job: Job, seconds: Mapping[str, float]) -> Candidate:

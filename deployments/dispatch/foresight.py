@@ -31,6 +31,7 @@ class _Course:
     predicted_at: float | None
     stage: Stage
     entered_at: float
+    frames_share: float  # CostModel.encode_share
 
 
 class Foresight:
@@ -54,7 +55,8 @@ class Foresight:
         now = self._clock()
         left_s = eta_s(job, self.snapshot(), self._fleet.cost, None, now)
         predicted_at = None if left_s is None else now + left_s
-        self._courses[job.current_attempt] = _Course(now, predicted_at, Stage.ENCODING, now)
+        share = self._fleet.cost.encode_share(job.request.sampling)
+        self._courses[job.current_attempt] = _Course(now, predicted_at, Stage.ENCODING, now, share)
 
     def predicted_at(self, attempt: Attempt) -> float | None:
         """When it should end, as foreseen when it was leased; Unix seconds."""
@@ -67,7 +69,10 @@ class Foresight:
         if stage is course.stage:
             return
         if _AFTER.get(course.stage) is stage:
-            self._learn(course.stage, now - course.entered_at)
+            seconds = now - course.entered_at
+            if course.stage is Stage.ENCODING:  # of text and photo, which all clips have
+                seconds -= course.frames_share * self._stage_s.get(Stage.DECODING, 0.0)
+            self._learn(course.stage, max(0.0, seconds))
         course.stage, course.entered_at = stage, now
 
     def hold_up(self, attempt: Attempt) -> None:

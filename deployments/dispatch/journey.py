@@ -1,12 +1,13 @@
 """The way of one video through the stages."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.camera import ONE_LAYER, Rendered
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone, Waiting
 from deployments.dispatch.verdict import WORKER_LOST
@@ -33,7 +34,7 @@ class Stages:
 
 class Journey:
     """One attempt at one job. `report` hears of every stage and step, `note` of what goes
-    otherwise than planned, and `denoised` of the moment when the slot is free again. A denoiser
+    otherwise than planned, and `freed` of the moment when the slot is free again. A denoiser
     that has a clip's checkpoint and then says nothing for `silence_s` is taken for lost."""
 
     def __init__(
@@ -44,39 +45,86 @@ class Journey:
         sampling: SamplingParams,
         report: Callable[[Stage, int], None],
         note: Callable[[JobEvent], None],
-        denoised: Callable[[Denoised], None],
+        freed: Callable[[Denoised | None], None],
         silence_s: float,
     ):
         self._stages = stages
         self._job, self._call = job, call
         self._sampling = sampling  # a smaller clip than was asked for, where memory ran out
-        self._report, self._note, self._denoised = report, note, denoised
+        self._report, self._note, self._freed = report, note, freed
         self._silence_s = silence_s
 
-    async def run(self, denoiser: DeploymentHandle) -> VideoFile:
-        """The way of one video."""
-        sampling, request = self._sampling, self._job.request
+    async def run(self, worker: DeploymentHandle) -> VideoFile:
+        """The way of one video. `worker`: the job's tier, a Denoiser or the CameraRenderer."""
+        if self._sampling.is_rendered:
+            return await self._published(lambda: self._render(worker))
+        denoised = await self._condition_and_denoise(worker)
+        self._freed(denoised)
+        return await self._published(lambda: self._decode(denoised))
+
+    async def _condition_and_denoise(self, denoiser: DeploymentHandle) -> Denoised:
+        sampling = self._sampling
         self._report(Stage.ENCODING, 0)
         text = self._stages.text_encoder.encode.remote(
             sampling.prompt, sampling.negative_prompt, self._call
         )
-        image = self._stages.image_encoder.encode.remote(
-            request.photo_key, sampling.width, sampling.height, request.output.fit, self._call
-        )
-        denoised = await self._denoise(denoiser, text, image)
-        self._denoised(denoised)
+        rendered, *images = self._frames() if sampling.starts_from_frames else self._photo()
+        return await self._denoise(denoiser, rendered, text, *images)
 
+    async def _published(
+        self, make_frames: Callable[[], Awaitable[tuple[Decoded, Provenance]]]
+    ) -> VideoFile:
         for tries_left in reversed(range(_STAGE_TRIES)):
-            decoded = await self._decode(denoised)
+            frames, provenance = await make_frames()
             try:
-                return await self._publish(decoded, _provenance(denoised, decoded))
-            except HandoverLost:  # the decoder is gone, and the frames with it
+                return await self._publish(frames, provenance)
+            except HandoverLost:  # whoever made them is gone, and the frames with it
                 if tries_left == 0:
                     raise
         raise AssertionError("unreachable")
 
-    async def _denoise(self, denoiser: DeploymentHandle, text: Any, image: Any) -> Denoised:
-        """`text` and `image` are responses, not values: they go to the Denoiser without us."""
+    async def _render(self, renderer: DeploymentHandle) -> tuple[Decoded, Provenance]:
+        """The camera move's frames are the clip."""
+        request, sampling = self._job.request, self._sampling
+        self._report(Stage.RENDERING, 0)
+        rendered: Rendered = await _finished(
+            lambda: renderer.render.remote(request, sampling, self._call)
+        )
+        self._freed(None)
+        camera = request.camera(is_rendered=True)
+        flat = rendered.layers == 1 and camera is not None and camera.move.is_orbit
+        warnings = (ONE_LAYER,) if flat else ()
+        timings = {"rendering": rendered.frames.seconds}
+        return rendered.frames, Provenance(timings, warnings, camera_layers=rendered.layers)
+
+    def _photo(self) -> Sequence[Any]:
+        """No frames, and the response of the photo's encoding."""
+        request, sampling = self._job.request, self._sampling
+        encode = self._stages.image_encoder.encode.remote
+        size = sampling.width, sampling.height
+        return None, encode(request.photo_key, *size, request.output.fit, self._call)
+
+    def _frames(self) -> Sequence[Any]:
+        """The responses of the camera move's frames, of the first one's encoding, and of all
+        theirs."""
+        request, sampling = self._job.request, self._sampling
+        rendered = self._stages.image_encoder.render.remote(
+            request.photo_key,
+            request.camera_motion,
+            sampling.num_frames,
+            sampling.width,
+            sampling.height,
+            request.output.fit,
+            self._call,
+        )
+        first = self._stages.image_encoder.encode_first.remote(rendered, self._call)
+        return rendered, first, self._stages.decoder.encode.remote(rendered, self._call)
+
+    async def _denoise(
+        self, denoiser: DeploymentHandle, rendered: Any, *conditions: Any
+    ) -> Denoised:
+        """The conditions are responses, not values: they go to the Denoiser without us. `rendered`
+        is one that they come from, if there is any."""
         job = self._job
         order = DenoiseOrder(
             job.current_attempt,
@@ -85,7 +133,7 @@ class Journey:
             job.request.deadline_at,
             self._call,
         )
-        events = denoiser.denoise.remote(order, text, image)
+        events = denoiser.denoise.remote(order, *conditions)
         loop = asyncio.get_running_loop()
         silence, heard = asyncio.timeout(None), False
         try:
@@ -100,7 +148,7 @@ class Journey:
                     if isinstance(event, Denoised):
                         result = event
         except BaseException:
-            for response in (events, text, image):
+            for response in filter(None, (events, *conditions, rendered)):
                 response.cancel()
             if silence.expired():
                 raise ReplicaSilent(f"no UNet step reported for {self._silence_s:g} s") from None
@@ -115,17 +163,17 @@ class Journey:
         elif isinstance(event, JobEvent):
             self._note(event)
 
-    async def _decode(self, denoised: Denoised) -> Decoded:
-        self._report(Stage.DECODING, self._sampling.num_inference_steps)
+    async def _decode(self, denoised: Denoised) -> tuple[Decoded, Provenance]:
+        self._report(Stage.DECODING, self._sampling.unet_steps)
         decode = self._stages.decoder.decode.remote
         decoded: Decoded = await _finished(lambda: decode(denoised, self._call))
         for event in decoded.events:
             self._note(event)
-        return decoded
+        return decoded, _provenance(denoised, decoded)
 
     async def _publish(self, decoded: Decoded, provenance: Provenance) -> VideoFile:
         """Encode and store; a store that is away must not cost the denoising that was paid for."""
-        steps = self._sampling.num_inference_steps
+        steps = self._sampling.unet_steps
 
         def call() -> Any:
             return self._stages.video_encoder.encode.remote(

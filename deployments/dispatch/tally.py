@@ -56,6 +56,8 @@ def count_start(job: Job, tier: str) -> None:
 
 def count_video(job: Job, tier: str, video: VideoFile) -> None:
     """An attempt has made a video; `video` is another's where that one was first."""
+    if video.is_rendered:
+        return  # no frame was generated
     inbetweens, labels = job.request.output.inbetweens, {"tier": tier}
     frames = (video.frames + inbetweens) // (inbetweens + 1)
     metrics.FRAMES.inc(frames, tags=labels)

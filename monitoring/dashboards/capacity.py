@@ -4,6 +4,7 @@ from monitoring.dashboards.panel import Dashboard, Panel, Query, Row
 from monitoring.dashboards.promql import latest, rate
 
 _OURS = 'application="shopreel"'
+_TIERS = 'deployment=~"Denoiser.*|CameraRenderer"'
 
 CAPACITY = Dashboard(
     "shopreel-capacity",
@@ -62,7 +63,7 @@ CAPACITY = Dashboard(
                     [
                         Query(latest("tier_replicas", "tier"), "{{tier}} ready"),
                         Query(
-                            latest("replicas_starting", "deployment", 'deployment=~"Denoiser.*"'),
+                            latest("replicas_starting", "deployment", _TIERS),
                             "{{deployment}} starting",
                         ),
                     ],

@@ -3,7 +3,10 @@
 from monitoring.dashboards.panel import Dashboard, Panel, Query, Row
 from monitoring.dashboards.promql import metric, or_zero, rate
 
-MEMORY_RUNGS = "chunked_unet|fewer_rows|solo_rows|decode_chunk|other_tier|smaller_size|fewer_frames"
+MEMORY_RUNGS = (
+    "chunked_unet|fewer_rows|solo_rows|decode_chunk|other_tier|smaller_size|fewer_frames"
+    "|camera_move"
+)
 """Kinds of job events that say: there was not enough GPU memory for the plan."""
 
 _CARD = "NodeAddress, gpu"

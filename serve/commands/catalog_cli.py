@@ -27,6 +27,9 @@ def run_catalog(
         typer.Argument(help="CSV, JSONL or Parquet, or a folder of photos; a path or s3://…"),
     ],
     output: Annotated[str, typer.Option(help="s3://BUCKET/PREFIX; the same one continues it.")],
+    model: Annotated[
+        str | None, typer.Option(help="camera: camera moves; default: the service's own.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Of rows that name none.")] = None,
     category: Category = None,
     seed: Annotated[int, typer.Option(help="Of rows that name none.")] = 0,
@@ -58,6 +61,7 @@ def run_catalog(
         options = {
             "manifest_uri": manifest,
             "output_uri": output,
+            "model": model,
             "preset": preset,
             "category": category,
             "seed": seed,

@@ -117,7 +117,7 @@ def _summary(job: Job) -> dict[str, Any]:
         "expired": job.expired,
         "stage": job.stage,
         "step": job.step,
-        "steps": job.request.sampling.num_inference_steps * job.request.candidates,
+        "steps": job.unet_steps * job.request.candidates,
         "candidates": job.request.candidates,
         "attempt": job.attempt,
         "tier": job.tier,
@@ -172,8 +172,8 @@ def _state(job: Job) -> str:
 def _stage(job: Job) -> str:
     if job.stage is None or job.status is not JobStatus.IN_PROGRESS:
         return ""
-    steps = job.request.sampling.num_inference_steps * job.request.candidates
-    return f"{job.stage} {job.step}/{steps}"
+    steps = job.request.sampling.unet_steps * job.request.candidates
+    return f"{job.stage} {job.step}/{steps}" if steps else job.stage
 
 
 def _at(seconds: float | None) -> str:

@@ -7,6 +7,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 _WORDS = {
     "encoding": "reading photo and prompt",
+    "rendering": "moving the camera",
     "waiting_denoiser": "waiting for a turn at the UNet",
     "denoising": "denoising",
     "decoding": "decoding frames",

@@ -172,12 +172,12 @@ def _table(*left: str, right: Sequence[str] = ()) -> Table:
 def _stage(job: Job) -> str:
     if job.stage is None:
         return "starting"
-    steps = f" {job.step}/{job.request.sampling.num_inference_steps}"
+    steps = f" {job.step}/{job.request.sampling.unet_steps}"
     return job.stage.replace("_", " ") + (steps if job.stage is Stage.DENOISING else "")
 
 
 def _bar(job: Job) -> RenderableType:
-    return ProgressBar(job.request.sampling.num_inference_steps, job.step, width=20)
+    return ProgressBar(max(1, job.request.sampling.unet_steps), job.step, width=20)
 
 
 def _span(seconds: float) -> str:

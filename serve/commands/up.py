@@ -75,7 +75,8 @@ def cluster_up(
         own = Own(
             object_store=loaded.app.object_store is None,
             job_store=loaded.app.job_store is None,
-            tiny_model=loaded.app.model.source == "tiny",
+            tiny_model=loaded.app.model.is_random,
+            default_model=loaded.app.default_model_name,
         )
     except ConfigError as e:
         raise _ended(e) from e

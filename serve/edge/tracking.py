@@ -80,7 +80,7 @@ def tell_created(job: Job) -> None:
         "priority": request.priority,
         "preset": request.preset,
         "shapes": {"frames": (sampling.num_frames, sampling.height, sampling.width, 3)},
-        "steps": sampling.num_inference_steps,
+        "steps": sampling.unet_steps,
         "candidates": request.candidates,
         "batch": request.batch_id,
         "prompt_sha256": digest(sampling.prompt),

@@ -5,11 +5,23 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
+from catalog.presets import MOTION_STRENGTH
 from catalog.prompts import composed
 from diffusion.model_folder import ModelCard
 from serve.config import AppConfig
-from serve.schemas import CategoryCard, Limits, Model, ModelList, PresetCard, PresetList
+from serve.schemas import (
+    MOST_FRAMES,
+    CategoryCard,
+    Limits,
+    Model,
+    ModelList,
+    PresetCard,
+    PresetList,
+)
+from serve.services.clip_shape import MODEL_FRAMES
+from serve.services.resolve_camera import CARD
 from storage.tenants import Tenant
+from video.camera.move import Move
 from video.photo import Fit
 
 
@@ -17,20 +29,32 @@ def discovery_routes(
     config: AppConfig, model: ModelCard, tenant_of: Callable[..., Any]
 ) -> APIRouter:
     router = APIRouter(dependencies=[Depends(tenant_of)])
-    card = Model(
-        id=model.name,
-        revision=model.revision,
-        limits=Limits(
-            size_multiple=model.size_multiple,
-            max_area_px=config.limits.max_area_px,
-            max_prompt_chars=config.limits.max_prompt_chars,
-            max_candidates=config.limits.max_candidates,
-            max_photo_bytes=config.limits.photo.max_bytes,
-            max_photo_pixels=config.limits.photo.max_pixels,
-            min_photo_side_px=config.limits.photo.min_side_px,
-            fits=list(Fit),
-        ),
+    limits = Limits(
+        size_multiple=model.size_multiple,
+        max_area_px=config.limits.max_area_px,
+        max_num_frames=MODEL_FRAMES,
+        max_prompt_chars=config.limits.max_prompt_chars,
+        max_candidates=config.limits.max_candidates,
+        max_photo_bytes=config.limits.photo.max_bytes,
+        max_photo_pixels=config.limits.photo.max_pixels,
+        min_photo_side_px=config.limits.photo.min_side_px,
+        fits=list(Fit),
+        camera_motions=list(Move),
+        default_motion_strength=MOTION_STRENGTH,
     )
+    camera_limits = limits.model_copy(
+        update={
+            "size_multiple": CARD.size_multiple,
+            "max_area_px": config.stages.camera.max_area_px,
+            "max_num_frames": MOST_FRAMES,
+            "max_candidates": 1,
+            "default_motion_strength": None,
+        }
+    )
+    models = [
+        Model(id=model.name, revision=model.revision, limits=limits),
+        Model(id=CARD.name, revision=CARD.revision, limits=camera_limits),
+    ]
     presets = [
         PresetCard(id=name, **preset.model_dump()) for name, preset in config.presets.items()
     ]
@@ -47,7 +71,7 @@ def discovery_routes(
 
     @router.get("/v1/models")
     async def list_models() -> ModelList:
-        return ModelList(data=[card])
+        return ModelList(data=models)
 
     @router.get("/v1/presets")
     async def list_presets(tenant: Annotated[Tenant, Depends(tenant_of)]) -> PresetList:

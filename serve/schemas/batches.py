@@ -52,6 +52,9 @@ class CreateBatch(BaseModel):
     retry_failed: bool = Field(
         False, description="what failed in `output_prefix` before is tried again"
     )
+    model: _Name | None = Field(
+        None, description="of all rows, one of GET /v1/models; null: this server's default"
+    )
     preset: _Name | None = Field(None, description="of rows that name none")
     category: _Name | None = Field(None, description="of rows that name none")
     seed: int = Field(0, ge=0, lt=2**63, description="of rows that name none")

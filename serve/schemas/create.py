@@ -15,6 +15,7 @@ from pydantic import (
 from pydantic.json_schema import models_json_schema
 
 from diffusion.params import Priority
+from serve.schemas.camera import FormCameraMotion, GivenCameraMotion
 from serve.schemas.prompts import PromptFields, without_nul
 from storage.jobs import SEEDS, Select
 from video.photo import Fit
@@ -23,6 +24,9 @@ Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
 ]
+
+
+MOST_FRAMES = 300
 
 
 class ImageReference(BaseModel):
@@ -51,7 +55,11 @@ class CreateVideo(PromptFields):
     """Parameters of `POST /v1/videos`; what is left out comes from the preset, then from the
     category, then from the server."""
 
-    model: str | None = Field(None, max_length=200)
+    model: str | None = Field(
+        None,
+        max_length=200,
+        description="one of GET /v1/models; `camera` renders a camera move and generates nothing",
+    )
     preset: str | None = Field(
         None, max_length=200, description="left out: the category's, or `standard`"
     )
@@ -63,13 +71,28 @@ class CreateVideo(PromptFields):
     seconds: Annotated[str, Field(pattern=r"^\d{1,3}(\.\d{1,3})?$")] | None = Field(
         None, description="length of the clip: num_frames / fps"
     )
-    num_frames: int | None = Field(None, ge=8, le=32)
+    num_frames: int | None = Field(
+        None, ge=8, le=MOST_FRAMES, description="at most 32, but of model `camera`"
+    )
     fps: int | None = Field(None, ge=1, le=60, description="playback rate of generated frames")
     enable_frame_interpolation: bool = Field(
         False, description="insert frames by optical flow until the file plays at 24 fps or more"
     )
     motion_fps: int | None = Field(None, ge=1, le=60, description="the model's motion condition")
     num_inference_steps: int | None = Field(None, ge=1, le=200)
+    camera_motion: GivenCameraMotion | None = Field(
+        None,
+        description="the clip begins at the frames of this move over the photo, and the model goes"
+        " on from there; a name alone is that move at normal speed. Model `camera` takes it from"
+        " the prompt's words where it is left out",
+    )
+    motion_strength: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="of a camera_motion: how much is the model's to change, and the share of"
+        " num_inference_steps that is run; 1 is the clip without a camera_motion",
+    )
     guidance_scale: float | None = Field(None, ge=1, le=20)
     negative_prompt: str | None = None
     seed: int | None = Field(None, ge=0, lt=SEEDS)
@@ -83,8 +106,10 @@ class CreateVideo(PromptFields):
         "best", description="all: the other candidates are kept too, at `content?candidate=k`"
     )
     fit: Fit = Fit.CROP
-    downgrade: Literal["auto", "never"] = Field(
-        "never", description="auto: a smaller clip is better than none where memory runs out"
+    downgrade: Literal["auto", "camera", "never"] = Field(
+        "never",
+        description="auto: a smaller clip is better than none where memory runs out; camera: and a"
+        " camera move, of which nothing is generated, is better than none",
     )
     priority: Priority = Field(Priority.INTERACTIVE, description="batch waits for interactive")
     deadline_s: float | None = Field(
@@ -123,6 +148,9 @@ class CreateVideoJson(CreateVideo):
 class CreateVideoForm(CreateVideo):
     input_reference: Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
     metadata: Json[Metadata] = Field(default_factory=dict)  # as JSON text
+    camera_motion: FormCameraMotion | None = Field(
+        None, description="the name of a move, or move, speed and ease as JSON text"
+    )
 
 
 def create_body_schema() -> tuple[dict[str, Any], dict[str, Any]]:

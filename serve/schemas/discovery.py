@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from catalog.presets import Preset
 from catalog.prompts import PromptTemplate
+from video.camera.move import Move
 from video.photo import Fit
 
 
@@ -15,13 +16,17 @@ class Limits(BaseModel):
     size_multiple: int = Field(description="px; both sides are multiples of it")
     max_area_px: int
     min_num_frames: int = 8
-    max_num_frames: int = 32
+    max_num_frames: int
     max_prompt_chars: int
     max_candidates: int
     max_photo_bytes: int
     max_photo_pixels: int
     min_photo_side_px: int
     fits: list[Fit]
+    camera_motions: list[Move] = Field(description="moves that a clip may begin with, or be")
+    default_motion_strength: float | None = Field(
+        description="of a camera_motion; 0 < it <= 1; null: nothing is generated"
+    )
 
 
 class Model(BaseModel):
@@ -29,7 +34,7 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: Literal["shopreel"] = "shopreel"
-    revision: str = Field(description="sha256 of the weights")
+    revision: str = Field(description="sha256 of the weights; of `camera`, of its rendering")
     limits: Limits
 
 

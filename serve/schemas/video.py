@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.eta import Eta
 from diffusion.params import Priority
+from serve.schemas.camera import CameraMotion
 from serve.schemas.candidate import Candidate
-from storage.jobs import Feedback, Job, JobEvent, JobStatus, Select, Stage
+from storage.jobs import NOTHING_GENERATED, Feedback, Job, JobEvent, JobStatus, Select, Stage
 
 MEMORY_LADDER = (
     "decode_chunk",
@@ -20,6 +21,7 @@ MEMORY_LADDER = (
     "other_tier",
     "smaller_size",
     "fewer_frames",
+    "camera_move",
 )
 
 
@@ -29,6 +31,7 @@ class VideoError(BaseModel):
 
 
 class Usage(BaseModel):
+    unet_steps: int = Field(description="that were run, of all candidates")
     gpu_seconds: float = Field(description="seconds in the denoiser, of all candidates")
     peak_vram_bytes: int | None = Field(
         description="held on the denoiser's GPU during their steps, its weights and whoever shared"
@@ -47,6 +50,7 @@ class Usage(BaseModel):
         known = all(tier in hourly for s, tier in seconds if s)
         peaks = [part.result.peak_vram_bytes or 0 for part in made if part.result]
         return cls(
+            unet_steps=sum(part.unet_steps for part in made),
             gpu_seconds=sum(s for s, _ in seconds),
             peak_vram_bytes=max(peaks, default=0) or None,
             cost=sum(costs) if known else None,
@@ -57,8 +61,9 @@ class Downgrade(BaseModel):
     """What was done otherwise than asked because memory ran out."""
 
     step: str = Field(
-        description="smaller_size and fewer_frames change the video; decode_chunk, chunked_unet,"
-        " fewer_rows, solo_rows and other_tier change no pixel"
+        description="smaller_size and fewer_frames change the video; camera_move: nothing was"
+        " generated; decode_chunk, chunked_unet, fewer_rows, solo_rows and other_tier change no"
+        " pixel"
     )
     detail: str
 
@@ -103,7 +108,7 @@ class Video(BaseModel):
     error: VideoError | None
     stage: str | None = Field(description=f"while it is in progress: {', '.join(Stage)}")
     step: int = Field(description="denoising steps done, of all candidates")
-    steps: int
+    steps: int = Field(description="those to do; fewer than asked for by their motion_strength")
     queue_position: int | None = Field(
         description="of the first clip that waits: clips served before it; exact among the first"
         " 500 of a priority, further back within 64 and up to a second old"
@@ -130,6 +135,22 @@ class Video(BaseModel):
     fps: float = Field(description="playback rate of generated frames")
     output_num_frames: int = Field(description="in the file, interpolated ones included")
     output_fps: float = Field(description="playback rate of the file")
+    made_by: str | None = Field(
+        description=f"{NOTHING_GENERATED!r} of model `camera`, and where `downgrade` allowed that;"
+        " null: the model generates it"
+    )
+    camera_motion: CameraMotion | None = Field(
+        description="at whose frames the clip begins, or whose frames it is where nothing is"
+        " generated"
+    )
+    camera_words: list[str] = Field(
+        description="of the prompt, that asked for the camera_motion; none: it was given, or chosen"
+    )
+    camera_layers: int | None = Field(
+        description="of a clip that was not generated: 2 in an orbit whose product was found and"
+        " moves apart from what is behind it, else 1"
+    )
+    motion_strength: float | None = Field(description="null: the clip begins at no camera_motion")
     timings: dict[str, float] = Field(
         description="seconds queued and of each stage, of the selected clip"
     )
@@ -154,7 +175,9 @@ class Video(BaseModel):
     ) -> "Video":
         """`kept_s`: how long results are kept; None: for ever. `hourly`: costs of the tiers."""
         request, sampling, output = job.request, job.request.sampling, job.request.output
-        result, steps = job.result, sampling.num_inference_steps
+        result = job.result
+        is_rendered = sampling.is_rendered or (result is not None and result.is_rendered)
+        camera = request.camera(is_rendered)
         made = [job.parts[job.chosen]] if job.chosen is not None else []
         played = (sampling.num_frames - 1) * (output.inbetweens + 1) + 1
         width, height = sampling.width, sampling.height
@@ -178,8 +201,8 @@ class Video(BaseModel):
                 else None
             ),
             stage=job.stage if job.status is JobStatus.IN_PROGRESS else None,
-            step=sum(steps if part.result else part.step for part in job.parts),
-            steps=steps * len(job.parts),
+            step=sum(part.unet_steps if part.result else part.step for part in job.parts),
+            steps=sum(part.unet_steps for part in job.parts),
             queue_position=queue_position,
             eta_seconds=eta and round(eta.seconds, 1),
             eta_error=eta and eta.error and round(eta.error, 3),
@@ -198,6 +221,11 @@ class Video(BaseModel):
             fps=output.fps,
             output_num_frames=played,
             output_fps=output_fps,
+            camera_motion=camera and CameraMotion.of(camera),
+            motion_strength=None if is_rendered else sampling.motion_strength,
+            made_by=NOTHING_GENERATED if is_rendered else None,
+            camera_words=list(request.camera_words),
+            camera_layers=result and result.camera_layers,
             timings={} if job.chosen is None else job.parts[job.chosen].timings,
             candidates=Candidate.of(job),
             usage=Usage.of(job.parts, hourly) if made else None,
@@ -243,7 +271,7 @@ def _percent_of_part(part: Job) -> int:
         return 100
     if part.status is not JobStatus.IN_PROGRESS or part.stage is None:
         return 0
-    done = part.step / part.request.sampling.num_inference_steps
+    done = part.step / max(1, part.request.sampling.unet_steps)
     return _PERCENT_AFTER_DENOISING.get(part.stage, 2 + int(88 * done))
 
 

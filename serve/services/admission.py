@@ -13,11 +13,12 @@ class Admission:
     floor: Floor
 
     def check(self, request: JobRequest) -> None:
-        """Raises DoesNotFit when no tier has the memory for it, nor for the smaller clip that the
-        caller allows."""
+        """Raises DoesNotFit when no tier has the memory for it, nor for the smaller clip or the
+        camera move that the caller allows."""
         fits = self.cost.tiers_for
         ladder = Ladder(request.sampling)
         if ladder.tiers(fits):
             return
-        if not (request.may_downgrade and ladder.step_down(None, fits, self.floor)):
+        floor = self.floor if request.may_downgrade else None
+        if not ladder.step_down(None, fits, floor, request.last_clip):
             raise DoesNotFit(request.sampling, self.cost.largest_that_fits(request.sampling))

@@ -14,7 +14,7 @@ from catalog.manifest.source import suffix_of
 from catalog.run.config import is_under
 from deployments.egress.webhooks import check_webhook_url
 from monitoring.store_calls import count_store_call
-from serve.config import AppConfig
+from serve.config import CAMERA, AppConfig
 from serve.errors import PERMISSION, REQUEST, ApiError
 from serve.schemas import Batch, BatchItem, BatchItemList, BatchList, CreateBatch
 from serve.schemas.batches import item_id
@@ -108,6 +108,7 @@ class Batches:
         if create.webhook is not None:
             check_webhook_url(create.webhook, config.egress)
         for name, value, known in (
+            ("model", create.model, (self._model, CAMERA)),
             ("preset", create.preset, config.presets),
             ("category", create.category, config.categories),
         ):
@@ -165,7 +166,8 @@ class Batches:
     def _wire(self, batch: StoredBatch) -> Batch:
         request = _request(batch)
         options = run_options(batch, request, self._objects.bucket, self._config.catalog)
-        return Batch.of(batch, request, options.run_id, self._model)
+        model = options.model or self._config.default_model_name
+        return Batch.of(batch, request, options.run_id, model)
 
 
 def _request(batch: StoredBatch) -> BatchRequest:

@@ -14,7 +14,7 @@ from deployments.egress.client import Egress
 from deployments.egress.webhooks import check_webhook_url
 from diffusion.model_folder import ModelCard
 from monitoring import metrics
-from serve.config import AppConfig
+from serve.config import CAMERA, AppConfig
 from serve.edge.lingering import Lingering
 from serve.edge.memory import MemoryBudget, Share
 from serve.edge.tracking import Origin, tell_created
@@ -27,6 +27,7 @@ from serve.services.events import PACE, MayListen, event_stream
 from serve.services.files import Files
 from serve.services.foresight import Foresight
 from serve.services.resolve import resolve
+from serve.services.resolve_camera import resolve_camera
 from serve.services.store_threads import StoreThreads
 from serve.services.watch import Watch
 from storage import keys
@@ -90,8 +91,8 @@ class Videos:
 
         The job may be the one that stands under the idempotency key; then the second value is
         True. A request whose result exists is completed at once. Raises PhotoError, EgressError,
-        UnsupportedSize, DoesNotFit and ApiError, which leave nothing, IdempotencyConflict,
-        QueueFull, QuotaExceeded and TenantNotFound, which may leave the photo.
+        UnsupportedSize, UnusableStrength, DoesNotFit and ApiError, which leave nothing,
+        IdempotencyConflict, QueueFull, QuotaExceeded and TenantNotFound, which may leave the photo.
         """
         if idempotency is not None:
             standing = await asyncio.to_thread(self._jobs.find, tenant.name, idempotency)
@@ -118,7 +119,10 @@ class Videos:
         with self._memory.share() as share:
             photo = await self._photo(source, tenant, share)
             facts = await self._photos.inspect(photo)
-            request = resolve(create, facts, tenant.name, self.model, self.config)
+            if (create.model or self.config.default_model_name) == CAMERA:
+                request = resolve_camera(create, facts, tenant.name, self.config)
+            else:
+                request = resolve(create, facts, tenant.name, self.model, self.config)
             self._admission.check(request)
             media_type = f"image/{facts.format}"
             await self._store.run(self._objects.put, request.photo_key, photo, media_type)

@@ -42,11 +42,11 @@ class VideoEncoder(video_encoder.VideoEncoder):
 
 class Denoiser(denoiser.Denoiser):
     async def denoise(
-        self, order: DenoiseOrder, text: Any, image: Any
+        self, order: DenoiseOrder, text: Any, image: Any, start: Any = None
     ) -> AsyncIterator[Waiting | StepDone | JobEvent | Denoised]:
         job_id, prompt = order.attempt.job_id, order.sampling.prompt
         await asyncio.to_thread(_reach, "denoising", job_id, prompt)
-        events: Any = super().denoise(order, text, image)
+        events: Any = super().denoise(order, text, image, start)
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, StepDone) and event.step:

@@ -34,9 +34,14 @@ def free_port() -> int:
 
 
 def write_config(path: Path, **changes: Any) -> Path:
-    """cluster/local.yaml with some of the application's args changed: dotted names to values."""
+    """cluster/local.yaml with tiny random weights, guided as the published ones are, and some of
+    the application's args changed: dotted names to values. A request that names no model gets the
+    served weights, random or not, unless `default_model` is among them."""
     document = yaml.safe_load((ROOT / "cluster" / "local.yaml").read_text())
     (application,) = document["applications"]
+    application["args"]["model"] = {"name": "tiny-random", "source": "tiny"}
+    for preset in application["args"]["presets"].values():
+        del preset["guidance_scale"]
     for name, value in changes.items():
         if name == "import_path":
             application["import_path"] = value
@@ -46,6 +51,8 @@ def write_config(path: Path, **changes: Any) -> Path:
         for parent in parents:
             section = section[int(parent)] if parent.isdigit() else section.setdefault(parent, {})
         section[leaf] = value
+    args = application["args"]
+    args.setdefault("default_model", args["model"]["name"])
     path.write_text(yaml.safe_dump(document))
     return path
 
@@ -59,7 +66,8 @@ def _command(process: psutil.Process) -> str:
 
 
 class LiveCluster:
-    """`shopreel up` over `data`; a context that ends it with SIGTERM."""
+    """`shopreel up` over `data`, by `write_config` unless a file is given; a context that ends it
+    with SIGTERM."""
 
     def __init__(self, data: Path, config: Path | None = None):
         self.data = data
@@ -68,10 +76,10 @@ class LiveCluster:
         self._process: subprocess.Popen[str] | None = None
         self._family: list[psutil.Process] = []
 
-    def start(self, timeout_s: float = 200) -> Self:
+    def start(self, timeout_s: float = 240) -> Self:
+        config = self._config or write_config(self.data.with_suffix(".yaml"))
         command = [str(SHOPREEL), "up", "--data", str(self.data), "--port", str(free_port())]
-        if self._config is not None:
-            command += ["--config", str(self._config)]
+        command += ["--config", str(config)]
         self.data.mkdir(parents=True, exist_ok=True)
         log = (self.data / "up.log").open("a")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "SHOPR"))}

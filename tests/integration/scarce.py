@@ -11,6 +11,7 @@ import serve.app
 from deployments.denoiser import Denoiser
 
 MOST_ELEMENTS = 5000  # rows x frames x height x width of the latents
+SHORT_FRAMES = 11  # a clip of so many frames never has enough
 FATAL_FRAMES = 9  # a clip of so many frames, and nothing works any more on this device
 
 
@@ -24,7 +25,8 @@ class ScarceDenoiser(Denoiser):
     def _allocate(self, _unet: Any, _args: Any, inputs: dict[str, torch.Tensor]) -> None:
         rows, _, frames, height, width = inputs["sample"].shape
         self._dead = self._dead or frames == FATAL_FRAMES
-        if self._dead or rows * frames * height * width > MOST_ELEMENTS:
+        elements = rows * frames * height * width
+        if self._dead or frames == SHORT_FRAMES or elements > MOST_ELEMENTS:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
 
 

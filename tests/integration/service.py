@@ -56,7 +56,7 @@ def photo_pool() -> PhotoPool:
 
 
 def admission(config: AppConfig) -> Admission:
-    cost = CostModel(ARCHITECTURE, config.tiers, config.model, {})
+    cost = CostModel(ARCHITECTURE, (*config.tiers, config.stages.camera), config.model, {})
     return Admission(cost, Floor(area_px=512**2, num_frames=16, size_multiple=64))
 
 
@@ -83,6 +83,7 @@ class Service:
         self.folder = folder
         settings: dict[str, Any] = {
             "model": ModelConfig(source="tiny"),
+            "default_model": ModelConfig(source="tiny").name,
             "object_store": s3,
             "job_store": JobStoreConfig(url=url or f"sqlite:///{folder / 'jobs.sqlite'}"),
             "tiers": (TierConfig(name="cpu"),),

@@ -69,7 +69,7 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(tmp_path: Path) -> None:
 
 
 def test_config_tells_values_and_origins(tmp_path: Path) -> None:
-    config = write_config(tmp_path / "mine.yaml")
+    config = write_config(tmp_path / "mine.yaml", default_model=None)
     ran = shopreel("config", "--config", config, "--json", SHOPREEL_MODEL__NAME="mug-model")
     settings = json.loads(ran.stdout)
     assert settings["model.name"] == {

@@ -75,6 +75,7 @@ def test_the_same_key_makes_one_batch(desk: Desk) -> None:
         ),
         ({"input_uri": "s3://BUCKET/goods/shop/a.csv", "speed": 9}, 400, "unknown_parameter"),
         ({"input_uri": "s3://BUCKET/goods/shop/a.csv", "preset": "x"}, 400, "invalid_parameter"),
+        ({"input_uri": "s3://BUCKET/goods/shop/a.csv", "model": "x"}, 400, "invalid_parameter"),
         (
             {"input_uri": "s3://BUCKET/goods/shop/a.csv", "webhook": "https://elsewhere.example/"},
             400,

@@ -199,8 +199,8 @@ def test_a_reference_is_a_url_or_a_file_not_both(service: Service) -> None:
 
 def test_models_and_presets_say_what_may_be_asked_for(service: Service) -> None:
     client = OpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=service.http)
-    (model,) = client.models.list()
-    assert model.id == "tiny-random"
+    model, camera = client.models.list()
+    assert (model.id, camera.id) == ("tiny-random", "camera")
     limits = service.http.get("/v1/models").json()["data"][0]["limits"]
     assert limits["size_multiple"] == 16
     assert limits["max_candidates"] == 8

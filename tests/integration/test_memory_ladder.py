@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integration.live import LiveCluster, write_config
+from tests.integration.scarce import SHORT_FRAMES
 
 PHOTO = Path(__file__).parents[2] / "examples" / "products" / "watch-steel.jpg"
 
@@ -52,6 +53,22 @@ def test_a_smaller_clip_only_for_who_allows_it(scarce: LiveCluster) -> None:
         "fewer_frames",
     ]
     assert scarce.replica("Denoiser-cpu").pid == denoiser
+
+
+def test_a_camera_move_only_for_who_allows_it(scarce: LiveCluster) -> None:
+    never = {"size": "96x64", "num_frames": SHORT_FRAMES, "seed": 2, "camera_motion": "tilt_up"}
+    failed = made(scarce, **never, downgrade="auto")
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "out_of_memory")
+    video = made(scarce, **never, downgrade="camera")
+    assert (video["status"], video["tier"], rungs(video)[-1]) == (
+        "completed",
+        "camera",
+        "camera_move",
+    )
+    assert video["made_by"] == "camera move, nothing generated"
+    assert (video["size"], video["output_num_frames"]) == ("96x64", SHORT_FRAMES)
+    assert (video["camera_motion"]["move"], video["usage"]["unet_steps"]) == ("tilt_up", 0)
+    assert (video["model"], video["motion_strength"]) == ("tiny-random", None)
 
 
 def test_a_device_that_fails_its_self_test_takes_itself_out(scarce: LiveCluster) -> None:

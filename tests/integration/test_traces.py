@@ -145,7 +145,7 @@ def test_a_job_is_one_connected_trace_across_the_deployments(
 
 def _lines(logs: Path) -> list[dict[str, Any]]:
     files = list(logs.glob("serve/replica_shopreel_*.log"))
-    assert len(files) == 8  # a deployment each
+    assert len(files) == 9  # a deployment each
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 

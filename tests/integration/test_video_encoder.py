@@ -16,6 +16,7 @@ from storage.errors import ResultDamaged, StoreUnavailable
 from storage.jobs import Attempt, Stage, VideoFile
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 from tests.unit.test_video_encoder import CONFIG, NOWHERE, PHOTO, REQUEST, clip, png
+from video.camera.scene import render
 from video.photo import PhotoLimits
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def stream(
     frames = asyncio.get_running_loop().create_future()
     frames.set_result(clip())
     decoded = Decoded(cast("ray.ObjectRef[object]", frames), 0.1)
-    encoder = VideoEncoder(CONFIG, store, PhotoLimits())
+    encoder = VideoEncoder(CONFIG, store, PhotoLimits(), render)
     events = encoder.encode(REQUEST, REQUEST.sampling, attempt, decoded, Provenance())
     return cast(AsyncGenerator[Stage | VideoFile], events)
 

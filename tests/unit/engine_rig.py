@@ -13,14 +13,19 @@ from diffusion.events import Event, Failed, Finished, Saved, Stepped
 from diffusion.image import encode_image
 from diffusion.model_folder import ModelFolder
 from diffusion.params import SamplingParams
-from diffusion.state import ImageCondition, Latents, TextCondition
+from diffusion.start import encode_start
+from diffusion.state import ImageCondition, Latents, StartLatents, TextCondition
 from diffusion.text import encode_prompt
 from diffusion.weights import (
     DenoisingModel,
     load_denoising_model,
     load_image_model,
     load_text_model,
+    load_vae,
 )
+from tests.warp import pan
+from video.camera.move import CameraMove, Move
+from video.photo import Fit
 
 CPU = torch.device("cpu")
 
@@ -56,16 +61,28 @@ class Models:
         prompts = TextCondition(encode_prompt(text, prompt), encode_prompt(text, "blurry"))
         return prompts, encode_image(image, frame)
 
+    @lru_cache(maxsize=64)  # noqa: B019
+    def start(self, num_frames: int, width: int, height: int) -> StartLatents:
+        photo = np.random.default_rng(8).integers(0, 255, (40, 80, 3), dtype=np.uint8)
+        frames = pan(photo, CameraMove(Move.PAN_RIGHT), num_frames, (width, height), Fit.CROP)
+        vae = load_vae(self.folder, CPU, torch.float32)
+        return encode_start(vae, np.stack([*frames]), chunk_frames=2)
+
+    def start_of(self, params: SamplingParams) -> StartLatents | None:
+        if not params.starts_from_frames:
+            return None
+        return self.start(params.num_frames, params.width, params.height)
+
     def __hash__(self) -> int:
         return id(self)
 
     def join(self, engine: Engine, request_id: str, params: SamplingParams, **more: Any) -> None:
         text, image = self.conditions(params.prompt, params.width, params.height)
-        engine.join(request_id, params, text, image, **more)
+        engine.join(request_id, params, text, image, self.start_of(params), **more)
 
     def alone(self, params: SamplingParams, config: EngineConfig | None = None) -> torch.Tensor:
         text, image = self.conditions(params.prompt, params.width, params.height)
-        return tensor(denoise(self.unet, params, text, image, config))
+        return tensor(denoise(self.unet, params, text, image, config, self.start_of(params)))
 
 
 def params(**changes: Any) -> SamplingParams:

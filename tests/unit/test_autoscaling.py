@@ -12,14 +12,14 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 from cluster.autoscaling import (
     PUBLISHER,
     STALE_S,
-    TIER_PREFIX,
+    TIERS,
     TierWork,
     bridge_dips,
     desired_replicas,
     policy,
 )
 from cluster.stage import StageConfig
-from cluster.tiers import TierConfig
+from cluster.tiers import CameraTierConfig, TierConfig
 
 TIER = "Denoiser-a100"
 UP_S, DOWN_S = 3.0, 120.0
@@ -85,7 +85,8 @@ def test_figures_that_cannot_be_are_refused_where_they_are_published(
 
 
 def test_names_are_those_of_the_deployments() -> None:
-    assert TierConfig(name="a100").deployment_name == f"{TIER_PREFIX}a100" == TIER
+    assert TierConfig(name="a100").deployment_name == f"{TIERS[0]}a100" == TIER
+    assert CameraTierConfig().deployment_name == TIERS[1]
 
 
 class Serve:

@@ -199,13 +199,16 @@ def uri_of(file_id: str) -> str:
 
 def test_lines_become_a_manifest() -> None:
     more = {"seconds": 2, "seed": 7, "metadata": {"a": "b"}, "model": "tiny"}
+    more |= {"camera_motion": "pan_left", "motion_strength": 0.25}
     data = b"\n".join([line(), b"", line(custom_id="pot", body=more)])
     assert are_requests(data)
     rows = [json.loads(row) for row in manifest_of(data, "tiny", uri_of).splitlines()]
     photo = {"image_uri": "s3://bucket/inputs/shop/1", "prompt": "a mug turns"}
     assert rows == [
         {"sku": "mug"} | photo,
-        {"sku": "pot", "seconds": "2", "seed": "7", "metadata_json": {"a": "b"}} | photo,
+        {"sku": "pot", "seconds": "2", "seed": "7", "metadata_json": {"a": "b"}}
+        | {"camera_motion": "pan_left", "motion_strength": "0.25"}
+        | photo,
     ]
 
 

@@ -1,8 +1,11 @@
 """What a run may be asked for, and the keys and counts that come of it."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
+from catalog.manifest.rows import Row
 from catalog.results.row import ResultRow, RowStatus
 from catalog.run.options import RunOptions
 from catalog.run.progress import Counts
@@ -44,3 +47,33 @@ def test_a_row_that_is_tried_again_is_taken_back_as_what_it_was(status: RowStatu
     assert counts.gpu_seconds == 2.0
     counts.take_back(row)
     assert counts == Counts(2)
+
+
+ROW = Row(
+    index=0,
+    sku="mug",
+    image_uri="s3://photos/mug.jpg",
+    category=None,
+    title=None,
+    prompt="a mug",
+    negative_prompt=None,
+    preset=None,
+    seconds=None,
+    seed=None,
+    n=None,
+    priority=None,
+    metadata={},
+    extra={},
+)
+
+
+def test_a_run_of_camera_moves_asks_for_them() -> None:
+    options = RunOptions(manifest_uri="m.csv", output_uri="s3://bucket/x", model="camera")
+    asked = options.fields(replace(ROW, camera_motion="pan_left", motion_strength="0.25"), 0)
+    assert (asked["model"], asked["camera_motion"]) == ("camera", "pan_left")
+    assert asked["motion_strength"] == "0.25"
+    plain = RunOptions(manifest_uri="m.csv", output_uri="s3://bucket/x")
+    assert not {"model", "camera_motion", "motion_strength"} & plain.fields(ROW, 0).keys()
+    # The plan of a run that an older release began has no such option.
+    assert "model" not in plain.of_the_rows()
+    assert options.of_the_rows() == plain.of_the_rows() | {"model": "camera"}

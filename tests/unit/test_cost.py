@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cluster.capacity import CUDA_CONTEXT_GB
 from cluster.cost import GB, NEWEST_WEIGHT, Calibration, CostModel, replica_bytes
-from cluster.tiers import TierConfig
+from cluster.tiers import CameraTierConfig, TierConfig
 from diffusion.model_folder import ModelConfig
 from diffusion.params import SamplingParams
 from tests.sample_model import ARCHITECTURE
@@ -54,6 +54,25 @@ def test_a_step_without_guidance_costs_half() -> None:
     partly = replace(STANDARD, guidance_stop=0.4)
     assert cost.seconds(partly, "a") == pytest.approx(guided * 0.7)
     assert cost.seconds(partly, "a", steps_done=20) == pytest.approx(guided * 0.3)
+
+
+def test_only_the_steps_that_are_run_cost() -> None:
+    cost = cost_model()
+    whole, tail = cost.seconds(STANDARD, "a"), replace(STANDARD, motion_strength=0.4)
+    assert cost.seconds(tail, "a") == pytest.approx(whole * 20 / 50)
+    assert cost.seconds(tail, "a", steps_done=5) == pytest.approx(whole * 15 / 50)
+    assert cost.seconds(tail, "a", steps_done=20) == 0
+    early = replace(tail, guidance_stop=0.8)  # ten of its steps are before it, ten after
+    assert cost.seconds(early, "a") == pytest.approx(whole * 15 / 50)
+    assert cost.seconds(replace(STANDARD, motion_strength=1.0), "a") == whole
+    cost.observe("a", tail, 0, cost.seconds(tail, "a"))
+    assert cost.tflops("a") == pytest.approx(40)
+
+
+def test_frames_to_begin_at_take_less_than_half_of_what_decoding_takes() -> None:
+    cost, tail = cost_model(), replace(STANDARD, motion_strength=0.4)
+    assert cost.encode_share(tail) == pytest.approx(0.444, abs=0.001)
+    assert cost.encode_share(STANDARD) == cost.encode_share(replace(tail, motion_strength=1.0)) == 0
 
 
 @given(samplings, st.data())
@@ -233,3 +252,14 @@ def test_a_calibration_is_stored_as_json() -> None:
 def test_what_is_no_calibration_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="calibration|Expecting"):
         Calibration.from_json(data)
+
+
+def test_a_rendered_clip_costs_pixels_on_its_own_tier() -> None:
+    camera = CameraTierConfig(mpx_per_s=10)
+    cost = cost_model(tier("a"), camera)
+    rendered = replace(STANDARD, num_inference_steps=0, num_frames=48)
+    assert cost.tiers_for(rendered) == ["camera"]
+    assert cost.tiers_for(STANDARD) == ["a"]
+    assert cost.seconds(rendered, "camera") == pytest.approx(48 * 512**2 / 10e6)
+    without = cost_model(tier("a"))
+    assert without.tiers_for(rendered) == []

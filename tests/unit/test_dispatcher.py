@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import ray.exceptions
 
+from cluster.capacity import CUDA_CONTEXT_GB
 from cluster.cost import CostModel
 from cluster.eta import FACT, Snapshot
 from cluster.ladder import Floor
-from cluster.tiers import TierConfig
+from cluster.tiers import CameraTierConfig, TierConfig
+from deployments.camera import ONE_LAYER, Rendered
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, DenoiseOrder, StepDone, Waiting
 from deployments.dispatch.attempts import Attempts
@@ -25,6 +27,7 @@ from deployments.dispatch.fleet import Replicas
 from deployments.dispatch.results import Results
 from deployments.dispatch.verdict import Retry, judge
 from deployments.dispatcher import Dispatcher, DispatcherConfig
+from deployments.handover import HandoverLost
 from diffusion.errors import (
     DeadlineExceeded,
     EngineBroken,
@@ -38,11 +41,20 @@ from storage import keys
 from storage.errors import ObjectNotFound, StoreMisconfigured, StoreUnavailable
 from storage.facts import SqlFacts
 from storage.job_store import JobStoreConfig, SqlJobStore
-from storage.jobs import Attempt, Job, JobRequest, JobStatus, Stage, VideoFile
+from storage.jobs import (
+    NOTHING_GENERATED,
+    Attempt,
+    Job,
+    JobRequest,
+    JobStatus,
+    Stage,
+    VideoFile,
+)
 from storage.object_store import S3ObjectStore
 from tests import sample_jobs
 from tests.sample_jobs import MAX_ATTEMPTS, VIDEO
 from tests.sample_model import ARCHITECTURE
+from video.camera.move import CameraMove, Move
 from video.errors import EncodeFailed
 
 DEATH = ray.exceptions.ActorDiedError()
@@ -107,6 +119,18 @@ class Stream(Response):
         yield await self
 
 
+class Unanswered(Stream):
+    """A call of which an argument failed: the replica never had it."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None, asyncio.Event())
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for _ in range(1):
+            raise OutOfMemory("tried 9 GiB")
+        yield
+
+
 class Publication(Response):
     """The video encoder's: it says that it stores, and then the video."""
 
@@ -124,6 +148,7 @@ class Handle:
         self.told: list[Any] = []  # by broadcast
         self._make = make
         self.encode = self.denoise = self.decode = self
+        self.render = self.encode_first = self
 
     def options(self, **_: Any) -> "Handle":
         return self
@@ -174,7 +199,7 @@ class Rig:
         self.gates: dict[int, asyncio.Event] = {}  # of single tiers
         self.faults: dict[str, list[Exception]] = {}
         self.bucket = Bucket()
-        self.tiers = [TierConfig(name="cpu", max_ongoing_requests=2)]
+        self.tiers: list[TierConfig] = [TierConfig(name="cpu", max_ongoing_requests=2)]
         self.counts: dict[str, int] | None = {"Denoiser-cpu": 1, "Decoder": 1}
 
     def stage(self, name: str, value: Any) -> Callable[[], Any]:
@@ -190,10 +215,14 @@ class Rig:
             return Handle(lambda: Response(self.stage(name, value)))
 
         denoised = Denoised(None, "checkpoints/x", {"denoising": 1.0}, "")
+        rendered = Rendered(Decoded(None, 0.2), layers=1)
         self.denoisers = [
             Handle(partial(Stream, self.stage("denoise", denoised), self.gates.get(i, self.gate)))
-            for i in range(len(self.tiers))
+            if tier.denoises
+            else plain("render", rendered)
+            for i, tier in enumerate(self.tiers)
         ]
+        self.image_encoder = plain("image", 1)
         self.decoder = plain("decode", Decoded(None, 0.1))
         self.video_encoder = Handle(lambda: Publication(self.stage("encode_video", VIDEO)))
         dispatcher = Watched.__new__(Watched)
@@ -206,7 +235,7 @@ class Rig:
             Floor(area_px=64 * 64, num_frames=8, size_multiple=16),
             self.bucket,
             self.denoisers,
-            [plain("text", 1), plain("image", 1), self.decoder, self.video_encoder],
+            [plain("text", 1), self.image_encoder, self.decoder, self.video_encoder],
         )
         return dispatcher
 
@@ -560,6 +589,51 @@ def test_a_decoder_out_of_memory_makes_a_smaller_clip_at_once(tmp_path: Path) ->
         rig.faults["decode"] = [OutOfMemory("tried 9 GiB")]
         await rig.start()
         rig.jobs.create(replace(make_request("job"), sampling=LARGE, may_downgrade=True))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert [event.kind for event in job.events] == ["smaller_size"]
+
+    run(scenario)
+
+
+def test_a_clip_too_large_for_every_tier_is_made_smaller_where_that_is_allowed(
+    tmp_path: Path,
+) -> None:
+    """As the API accepted it."""
+
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        needs = [
+            ARCHITECTURE.denoiser_bytes(side, side, frames, rows=1, dtype_bytes=4, chunked=True)
+            for side, frames in ((128, 16), (64, 8))
+        ]
+        vram_gb = sum(needs) / 2e9  # between the two
+        rig.tiers = [
+            TierConfig(name="cpu", num_gpus=1, vram_gb=vram_gb + CUDA_CONTEXT_GB, device="cpu")
+        ]
+        await rig.start()
+        rig.jobs.create(replace(make_request("job"), sampling=LARGE, may_downgrade=True))
+        job = await rig.until("job", JobStatus.COMPLETED)
+        assert [event.kind for event in job.events][0] == "smaller_size"
+        made = rig.video_encoder.args[-1][1]
+        assert (made.width, made.height) == (64, 64)
+
+    run(scenario)
+
+
+def test_frames_that_could_not_be_encoded_are_no_denoisers_fault(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        on_two_tiers(rig)
+        await rig.start()
+        for handle in rig.denoisers:
+            handle._make = Unanswered  # until the next call
+        rig.jobs.create(replace(make_request("job"), sampling=LARGE, may_downgrade=True))
+        while not any(handle.calls for handle in rig.denoisers):
+            await asyncio.sleep(0.01)
+        for handle in rig.denoisers:
+            handle._make = partial(
+                Stream, rig.stage("denoise", Denoised(None, "x", {"denoising": 1.0}, "")), rig.gate
+            )
         job = await rig.until("job", JobStatus.COMPLETED)
         assert [event.kind for event in job.events] == ["smaller_size"]
 
@@ -1309,3 +1383,212 @@ def test_what_an_error_means(error: Exception, code: str, retry: Retry) -> None:
     wrapped = ray.exceptions.RayTaskError("f", "traceback", error).as_instanceof_cause()
     if not isinstance(error, ray.exceptions.RayError):
         assert judge(wrapped) == verdict
+
+
+# Camera moves.
+
+
+def a_panned_request(job_id: str, strength: float) -> JobRequest:
+    request = make_request(job_id)
+    return replace(
+        request,
+        sampling=replace(request.sampling, motion_strength=strength),
+        camera_motion=CameraMove(Move.PAN_LEFT),
+    )
+
+
+def test_the_frames_of_a_camera_move_go_from_stage_to_stage_without_us(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        await rig.start()
+        rig.jobs.create(request := a_panned_request("panned", 0.5))
+        await rig.until("panned", JobStatus.COMPLETED)
+        size = (request.sampling.num_frames, request.sampling.width, request.sampling.height)
+        rendered, first = rig.image_encoder.calls
+        start, _ = rig.decoder.calls
+        assert rig.image_encoder.args[0][:-1] == (
+            request.photo_key,
+            request.camera_motion,
+            *size,
+            "crop",
+        )
+        assert rig.image_encoder.args[1][0] is rendered
+        assert rig.decoder.args[0][0] is rendered
+        assert rig.denoisers[0].args[0][2:] == (first, start)
+
+    run(scenario)
+
+
+def test_at_full_strength_the_photo_goes_the_plain_way(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        await rig.start()
+        rig.jobs.create(a_panned_request("plain", 1.0))
+        await rig.until("plain", JobStatus.COMPLETED)
+        (photo,) = rig.image_encoder.calls
+        assert rig.denoisers[0].args[0][2:] == (photo,)
+        assert len(rig.decoder.calls) == 1
+
+    run(scenario)
+
+
+def test_cancelling_stops_the_camera_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        rig.jobs.create(a_panned_request("panned", 0.5))
+        await rig.until("panned", JobStatus.IN_PROGRESS)
+        while not rig.denoisers[0].calls:
+            await asyncio.sleep(0.01)
+        rig.jobs.cancel("shop", "panned")
+        await dispatcher.stop("panned")
+        live = [*rig.image_encoder.calls, *rig.decoder.calls, *rig.denoisers[0].calls]
+        while not all(response.cancelled for response in live):
+            await asyncio.sleep(0.01)
+        assert len(live) == 4
+
+    run(scenario)
+
+
+# The model `camera`.
+
+
+def a_rendered_request(job_id: str, move: Move = Move.ZOOM_IN) -> JobRequest:
+    request = make_request(job_id)
+    sampling = replace(request.sampling, num_inference_steps=0)
+    return replace(request, model="camera", sampling=sampling, camera_motion=CameraMove(move))
+
+
+class CameraRig(Rig):
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.tiers = [TierConfig(name="cpu", max_ongoing_requests=2), CameraTierConfig()]
+        self.counts = {"Denoiser-cpu": 1, "CameraRenderer": 1, "Decoder": 1}
+
+
+def test_a_rendered_job_meets_no_model(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.gate.clear()  # the denoiser is stuck with another clip
+        await rig.start()
+        rig.jobs.create(make_request("generated"))
+        rig.jobs.create(request := a_rendered_request("rendered"))
+        job = await rig.until("rendered", JobStatus.COMPLETED)
+        assert (job.tier, job.attempt) == ("camera", 1)
+        denoiser, renderer = rig.denoisers
+        assert renderer.args[0][:2] == (request, request.sampling)
+        assert len(denoiser.calls) == 1
+        assert not rig.decoder.calls
+        assert len(rig.image_encoder.calls) == 1  # the generated one's
+        provenance = rig.video_encoder.args[0][4]
+        assert provenance.timings == {"rendering": 0.2}
+        assert provenance.camera_layers == 1
+        rig.gate.set()
+        assert (await rig.until("generated", JobStatus.COMPLETED)).tier == "cpu"
+
+    run(scenario)
+
+
+def test_the_last_rung_is_a_camera_move_for_who_allows_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.faults["denoise"] = [OutOfMemory("tried 9 GiB")] * 3
+        await rig.start()
+        last, guided = CameraMove(Move.TILT_UP), replace(LARGE, motion_strength=0.5)
+        request = replace(
+            make_request("job"),
+            sampling=guided,
+            camera_motion=last,
+            may_downgrade=True,
+            last_resort=last,
+        )
+        rig.jobs.create(request)
+        job = await rig.until("job", JobStatus.COMPLETED)
+        rungs = [(event.kind, event.detail) for event in job.events]
+        assert [kind for kind, _ in rungs] == ["smaller_size", "fewer_frames", "camera_move"]
+        assert rungs[-1][1] == NOTHING_GENERATED
+        assert job.tier == "camera"
+        assert rig.denoisers[1].args[0][:2] == (request, guided.rendered())
+        made = rig.video_encoder.args[-1][1]
+        assert (made.width, made.num_frames, made.unet_steps) == (128, 16, 0)
+
+        rig.faults["denoise"] = [OutOfMemory("tried 9 GiB")] * 3
+        rig.jobs.create(replace(make_request("auto"), sampling=LARGE, may_downgrade=True))
+        assert (await rig.until("auto", JobStatus.FAILED)).error_code == "out_of_memory"
+
+    run(scenario)
+
+
+def test_an_orbit_in_one_layer_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        await rig.start()
+        for move in (Move.ORBIT_LEFT, Move.PAN_LEFT):
+            rig.jobs.create(a_rendered_request(move, move))
+            await rig.until(move, JobStatus.COMPLETED)
+        warnings = [args[4].warnings for args in rig.video_encoder.args]
+        assert warnings == [(ONE_LAYER,), ()]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("stage", ["render", "encode_video"])
+def test_a_renderer_that_died_renders_again(tmp_path: Path, stage: str) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.faults[stage] = [DEATH, DEATH]
+        await rig.start()
+        rig.jobs.create(a_rendered_request("job"))
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+
+    run(scenario)
+
+
+def test_frames_that_were_lost_are_rendered_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.faults["encode_video"] = [HandoverLost("gone")]
+        await rig.start()
+        rig.jobs.create(a_rendered_request("job"))
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+        assert len(rig.denoisers[1].calls) == 2
+
+    run(scenario)
+
+
+def test_a_running_camera_is_no_denoiser(tmp_path: Path) -> None:
+    """With every denoiser gone the cluster is not ready, and their clips wait for them."""
+
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.gate.clear()
+        dispatcher = await rig.start()
+        rig.jobs.create(make_request("job"))
+        await rig.until("job", JobStatus.IN_PROGRESS)
+        dispatcher.counts = {"Denoiser-cpu": 0, "CameraRenderer": 1, "Decoder": 1}
+        await dispatcher.has_counted("cpu", 0)
+        assert await dispatcher.not_ready() == ["Denoiser-cpu: no replica is running"]
+        dispatcher.counts = {"Denoiser-cpu": 1, "CameraRenderer": 0, "Decoder": 1}
+        await dispatcher.has_counted("camera", 0)
+        assert await dispatcher.not_ready() == ["CameraRenderer: no replica is running"]
+        assert rig.job("job").attempt == 1
+        rig.gate.set()
+        await rig.until("job", JobStatus.COMPLETED)
+
+    run(scenario)
+
+
+def test_a_rendered_job_behind_a_long_queue_is_found(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rig = CameraRig(tmp_path)
+        rig.gate.clear()
+        for number in range(40):  # more than are looked at first
+            rig.jobs.create(make_request(f"job{number}"))
+        await rig.start()
+        await rig.until("job1", JobStatus.IN_PROGRESS)
+        rig.jobs.create(a_rendered_request("rendered"))
+        await rig.until("rendered", JobStatus.COMPLETED)
+        assert rig.jobs.counts()[JobStatus.QUEUED] == 38
+
+    run(scenario)

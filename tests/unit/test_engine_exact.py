@@ -36,6 +36,18 @@ sampling = st.builds(
     seed=st.integers(0, 3),
     sampler=st.sampled_from(Sampler),
     timestep_spacing=st.sampled_from(TimestepSpacing),
+    # A step at least, of whatever count is drawn above.
+    motion_strength=st.sampled_from([None, None, 1.0]),
+) | st.builds(
+    params,
+    num_frames=st.sampled_from([2, 3]),
+    num_inference_steps=st.integers(4, 8),
+    guidance_scale=st.sampled_from([1.0, 9.0]),
+    guidance_start=st.sampled_from([0.0, 0.7]),
+    seed=st.integers(0, 3),
+    sampler=st.sampled_from(Sampler),
+    timestep_spacing=st.sampled_from(TimestepSpacing),
+    motion_strength=st.sampled_from([0.25, 0.4, 0.8]),
 )
 
 
@@ -136,7 +148,7 @@ def test_every_sampler_takes_the_steps_asked_for(
     for steps in range(1, 201):
         wanted = params(sampler=sampler, timestep_spacing=spacing, num_inference_steps=steps)
         scheduler = make_scheduler(models.unet.scheduler.config, wanted)
-        assert len(scheduler.timesteps) == steps
+        assert len(scheduler.timesteps) == steps == len(scheduler.timesteps.unique())
         if spacing is TimestepSpacing.TRAILING:
             assert scheduler.timesteps[0] == 999
         if sampler is not Sampler.DDIM:

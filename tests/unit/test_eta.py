@@ -12,7 +12,7 @@ import pytest
 from cluster.cost import CostModel
 from cluster.eta import Snapshot, TierState, Work, eta_s
 from cluster.ladder import Floor
-from cluster.tiers import TierConfig
+from cluster.tiers import CameraTierConfig, TierConfig
 from deployments.dispatch.fleet import Fleet, Replicas
 from deployments.dispatch.foresight import Foresight
 from diffusion.model_folder import ModelConfig
@@ -173,6 +173,19 @@ def test_what_nobody_knows_is_none(job: Job) -> None:
 
 def test_a_stage_that_was_never_measured_leaves_the_eta_open() -> None:
     assert eta_s(a_job(), Snapshot({"fast": a_tier()}), COST, None, 0.0) is None
+
+
+def test_a_camera_move_spares_steps_and_has_its_frames_encoded() -> None:
+    tail = replace(CLIP, motion_strength=0.4)
+    own_s, frames_s = OWN_S * 20 / 50, STAGE_S[Stage.DECODING] * COST.encode_share(tail)
+    tier, job = a_tier(Work(1, own_s)), a_job(sampling=tail)
+    assert eta(job, tier) == pytest.approx(own_s + frames_s + 6)
+    halfway = a_job(sampling=tail, stage=Stage.DENOISING, step=10)
+    assert eta(halfway, a_tier(Work(1, own_s / 2))) == pytest.approx(own_s / 2 + 5)
+    observed = replace(halfway, started_at=0.0)  # ten of its twenty steps took 2 s
+    assert eta(observed, a_tier(Work(1, own_s / 2)), now=3.0) == pytest.approx(
+        0.5 * 2.0 + 0.5 * own_s / 2 + 5
+    )
 
 
 def test_a_snapshot_survives_its_json_and_another_version_is_refused() -> None:
@@ -355,6 +368,19 @@ def test_in_a_simulated_cluster_of_two_tiers_the_median_error_is_small(seed: int
     assert errors["halfway"] < 0.25
 
 
+def test_the_frames_of_a_camera_move_are_not_taken_for_the_encoding_of_photo_and_prompt() -> None:
+    clock, fleet = Clock(), a_fleet(fast=1)
+    foresight = Foresight(fleet, clock)
+    foresight.resume(Snapshot({}, STAGE_S).to_json())
+    tail = replace(CLIP, motion_strength=0.4)
+    job = a_job(sampling=tail)
+    fleet.enter(job, "fast")
+    foresight.begin(job)
+    clock.now += STAGE_S[Stage.ENCODING] + STAGE_S[Stage.DECODING] * COST.encode_share(tail)
+    foresight.enter(job.current_attempt, Stage.DENOISING)
+    assert foresight.snapshot().stage_s == pytest.approx(STAGE_S)
+
+
 def test_the_error_of_a_prediction_is_measured_at_the_end_of_its_attempt() -> None:
     clock, fleet = Clock(), a_fleet(fast=1)
     foresight = Foresight(fleet, clock)
@@ -388,3 +414,23 @@ def test_the_error_of_a_prediction_is_measured_at_the_end_of_its_attempt() -> No
     walk("third", 2 * OWN_S)
     walk("fourth", 2 * OWN_S)
     assert foresight.snapshot().median_error == pytest.approx(OWN_S / (2 * OWN_S + 6))
+
+
+def test_a_rendered_clip_has_its_rendering_and_the_file_before_it() -> None:
+    """Nothing else on its way needs to have been measured."""
+    camera = CameraTierConfig()
+    cost = CostModel(ARCHITECTURE, [*TIERS, camera], ModelConfig(source="i2vgen-xl"), {})
+    clip = replace(CLIP, num_inference_steps=0, num_frames=48)
+    own_s = cost.seconds(clip, "camera")
+    state = a_tier(slots=2, tflops=camera.tflops)
+    behind = {Stage.ENCODING_VIDEO: 3.0, Stage.STORING: 1.0}
+    snapshot = Snapshot({"fast": a_tier(), "camera": state}, behind)
+    queued = a_job(sampling=clip, status=JobStatus.QUEUED, tier=None, attempt=0)
+    assert eta_s(queued, snapshot, cost, 0, 0.0) == pytest.approx(own_s + 4)
+    busy = replace(snapshot, tiers={"camera": a_tier(Work(1, own_s), slots=2)})
+    running = a_job(sampling=clip, tier="camera", stage=Stage.RENDERING)
+    assert eta_s(running, busy, cost, None, 0.0) == pytest.approx(own_s + 4)
+    encoding = a_job(sampling=clip, tier="camera", stage=Stage.ENCODING_VIDEO)
+    assert eta_s(encoding, snapshot, cost, None, 0.0) == pytest.approx(4)
+    storing = a_job(sampling=clip, tier="camera", stage=Stage.STORING)
+    assert eta_s(storing, snapshot, cost, None, 0.0) == pytest.approx(1)

@@ -10,6 +10,7 @@ from diffusion.params import SamplingParams
 from storage import jobs
 from storage.errors import IllegalTransition
 from storage.jobs import Job, JobRequest, JobStatus, OutputParams, VideoFile, check_transition
+from video.camera.move import CameraMove, Ease, Move, Speed
 
 SAMPLING = SamplingParams(
     prompt="a red bag turns slowly",
@@ -56,9 +57,11 @@ VIDEO = VideoFile(
 
 def change(record: Any, name: str) -> Any:
     value = getattr(record, name)
-    return dataclasses.replace(
-        record, **{name: f"{value}x" if isinstance(value, str) else value + 1}
-    )
+    if name == "motion_strength":
+        other: object = 0.4
+    else:
+        other = f"{value}x" if isinstance(value, str) else value + 1
+    return dataclasses.replace(record, **{name: other})
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SamplingParams)])
@@ -93,6 +96,48 @@ def test_result_ids_are_the_same_in_every_release() -> None:
     """Stored results are found by them. A change here throws every stored result away: raise
     PIPELINE_VERSION on purpose instead, and then this value."""
     assert REQUEST.result_id == "f17b2bc1d0285bbff2234feceb8c89f49ffbd5f7f9d767e0c8000bae5692608e"
+
+
+PANNED = dataclasses.replace(
+    REQUEST,
+    sampling=dataclasses.replace(SAMPLING, motion_strength=0.4),
+    camera_motion=CameraMove(Move.PAN_LEFT, Speed.SLOW, Ease.LINEAR),
+)
+
+
+def test_a_camera_move_is_part_of_the_result_id_and_comes_back_from_json() -> None:
+    others = [
+        CameraMove(Move.PAN_RIGHT, Speed.SLOW, Ease.LINEAR),
+        CameraMove(Move.PAN_LEFT, Speed.FAST, Ease.LINEAR),
+        CameraMove(Move.PAN_LEFT, Speed.SLOW, Ease.EASE_IN),
+        None,
+    ]
+    ids = {dataclasses.replace(PANNED, camera_motion=other).result_id for other in others}
+    assert len(ids | {PANNED.result_id, REQUEST.result_id}) == 6
+    reread = JobRequest.from_json(PANNED.to_json())
+    assert reread == PANNED
+    assert reread.camera_motion is not None
+    assert isinstance(reread.camera_motion.move, Move)
+    assert reread.result_id == PANNED.result_id
+
+
+def test_what_is_made_as_a_last_resort_is_part_of_the_result_id_and_comes_back_from_json() -> None:
+    last = CameraMove(Move.TILT_UP, Speed.SLOW, Ease.LINEAR)
+    request = dataclasses.replace(PANNED, last_resort=last)
+    ids = {r.result_id for r in (request, PANNED, dataclasses.replace(PANNED, camera_motion=last))}
+    assert len(ids) == 3
+    reread = JobRequest.from_json(request.to_json())
+    assert (reread, reread.result_id) == (request, request.result_id)
+    assert (request.camera(False), request.camera(True)) == (PANNED.camera_motion, last)
+    assert PANNED.camera(True) == PANNED.camera_motion
+    assert request.last_clip is not None
+    assert (request.last_clip.is_rendered, request.last_clip.width) == (True, SAMPLING.width)
+    assert PANNED.last_clip is None
+
+
+def test_candidates_share_the_camera_move() -> None:
+    parts = dataclasses.replace(PANNED, candidates=3).parts
+    assert {part.camera_motion for part in parts} == {PANNED.camera_motion}
 
 
 def test_requests_and_videos_come_back_from_json() -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 import ray.exceptions
 
+from deployments.camera import Rendered
 from deployments.decoder import Decoded
 from deployments.denoiser import Denoised, StepDone, Waiting
 from deployments.dispatch.journey import Journey, Stages
@@ -62,16 +63,19 @@ class Events(Response):
 
 class Rig:
     """`denoiser` says `denoising`; the video encoder, at each call, what comes next of `storing`;
-    `told` is what the journey reported."""
+    `told` is what the journey reported. `rendering`: the worker is a CameraRenderer, and that is
+    what it answers."""
 
-    def __init__(self, denoising: Sequence[Any], *storing: Sequence[Any]):
+    def __init__(
+        self, denoising: Sequence[Any], *storing: Sequence[Any], rendering: Rendered | None = None
+    ):
         def plain(value: Any) -> Handle:
             return Handle(lambda: Response(lambda: value))
 
         calls = iter(storing)
         self.told: list[tuple[Stage, int]] = []
         self.on_report: Callable[[Stage], object] = lambda _: None
-        self.denoiser = Handle(lambda: Events(*denoising))
+        self.denoiser = plain(rendering) if rendering else Handle(lambda: Events(*denoising))
         self.video_encoder = Handle(lambda: Events(*next(calls)))
         self.job = Job(
             request=make_request("job"),
@@ -84,7 +88,7 @@ class Rig:
             Stages(*cast(Any, (plain(1), plain(1), plain(Decoded(None, 0.1)), self.video_encoder))),
             self.job,
             StageCall("job", 1, "cpu"),
-            make_request("job").sampling,
+            make_request("job").sampling.rendered() if rendering else make_request("job").sampling,
             self._report,
             lambda _: None,
             lambda _: None,
@@ -112,7 +116,26 @@ def test_every_stage_of_the_contract_is_told_in_its_order() -> None:
     rig = Rig(ALONE, STORED)
     assert asyncio.run(rig.run()) is VIDEO
     assert rig.told == [*ENCODED, *DECODED, *PUBLISHED]
-    assert [stage for stage, _ in rig.told] == [s for s in Stage if s is not Stage.WAITING_STORAGE]
+    elsewhere = (Stage.RENDERING, Stage.WAITING_STORAGE)
+    assert [stage for stage, _ in rig.told] == [s for s in Stage if s not in elsewhere]
+
+
+def test_a_rendered_clip_tells_its_three_stages() -> None:
+    rig = Rig((), STORED, rendering=Rendered(Decoded(cast(Any, None), 0.2), layers=1))
+    assert asyncio.run(rig.run()) is VIDEO
+    assert rig.told == [(s, 0) for s in (Stage.RENDERING, Stage.ENCODING_VIDEO, Stage.STORING)]
+
+
+def test_a_renderer_that_dies_each_time_is_given_up() -> None:
+    rig = Rig((), STORED, rendering=Rendered(Decoded(cast(Any, None), 0.2), layers=1))
+
+    def dies() -> None:
+        raise DEATH
+
+    rig.denoiser._make = lambda: Response(dies)
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        asyncio.run(rig.run())
+    assert [stage for stage, _ in rig.told] == [Stage.RENDERING]
 
 
 def test_a_clip_that_others_pass_waits_where_it_stands() -> None:

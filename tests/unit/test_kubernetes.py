@@ -164,7 +164,7 @@ def test_its_configuration_is_the_production_files_but_for_where_things_are(
     theirs = dict(_flat(yaml.safe_load((KUBERNETES.parent / "production.yaml").read_text())))
     different = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
     on_cpu_nodes = {"api", "dispatcher", "housekeeper", "text_encoder", "image_encoder"}
-    on_cpu_nodes |= {"video_encoder"}
+    on_cpu_nodes |= {"video_encoder", "camera"}
     assert different == {
         "proxy_location",
         "http_options.host",

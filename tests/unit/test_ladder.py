@@ -38,6 +38,24 @@ def test_who_wants_this_clip_or_none_gets_no_smaller_one() -> None:
     assert ladder.step_down("rtx4090", both, None) is None
 
 
+def test_the_last_step_generates_nothing_and_needs_no_card() -> None:
+    def fits(sampling: SamplingParams) -> list[str]:
+        return ["camera"] if sampling.is_rendered else ["a100"]
+
+    last = replace(LARGE, motion_strength=0.4).rendered()
+    for floor, before in ((FLOOR, ["smaller_size", "fewer_frames"]), (None, [])):
+        ladder, rungs = Ladder(LARGE), []
+        while step := ladder.step_down("a100", fits, floor, last):
+            ladder, kind, detail = step
+            rungs.append(kind)
+        assert rungs == [*before, "camera_move"]
+        assert detail == "camera move, nothing generated"
+        assert (ladder.sampling, ladder.tiers(fits)) == (last, ["camera"])
+        # As large and long as was asked for.
+        assert (last.width, last.num_frames, last.unet_steps) == (768, 24, 0)
+    assert Ladder(LARGE).step_down("a100", lambda _: [], None, last) is None
+
+
 def test_a_decoder_out_of_memory_is_no_tier_s_fault() -> None:
     ladder, kind, _ = Ladder(LARGE).step_down(None, both, FLOOR) or pytest.fail("no step")
     assert kind == "smaller_size"

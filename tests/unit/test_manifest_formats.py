@@ -31,6 +31,8 @@ FULL: dict[str, Any] = {
     "seconds": "2.5",
     "seed": 2**63 - 1,
     "n": 4,
+    "camera_motion": "orbit_left",
+    "motion_strength": ".25",
     "priority": "batch",
     "metadata_json": '{"season": "SS27"}',
     "colour": "blue",

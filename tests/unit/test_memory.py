@@ -240,6 +240,32 @@ def test_the_decoder(tmp_path: Path, config: dict[str, Any]) -> None:
     assert peak == pytest.approx(traced_bytes(vae, latents), rel=BYTES_TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        SD_VAE,
+        SD_VAE | {"block_out_channels": (32, 64, 96, 128), "mid_block_add_attention": False},
+    ],
+)
+def test_the_encoder(tmp_path: Path, config: dict[str, Any]) -> None:
+    vae = vae_on_meta(config)
+    architecture = Architecture.of(write_folder(tmp_path, unet_on_meta(COARSE), vae))
+    vae.decoder = None
+    vae.forward = lambda images: vae.encode(images).latent_dist.mode()
+    images = torch.empty(3, 3, 512, 768, device="meta", dtype=torch.float16)
+    flops, peak = architecture.encode_flops(768, 512, 3), architecture.encode_bytes(768, 512, 3, 2)
+    assert flops == pytest.approx(traced_flops(vae, images), rel=FLOPS_TOLERANCE)
+    assert peak == pytest.approx(traced_bytes(vae, images), rel=BYTES_TOLERANCE)
+    assert peak <= architecture.decode_bytes(768, 512, 3, 2)
+
+
+def test_frames_to_begin_at_cost_less_than_half_a_step(published: Architecture) -> None:
+    """Why they are encoded on a GPU, where that is little, and not beside the photo on CPUs."""
+    frames = published.encode_flops(512, 512, 16)
+    assert frames / 1e12 == pytest.approx(17.9, abs=0.1)
+    assert frames / (2 * published.unet_flops(512, 512, 16)) == pytest.approx(0.43, abs=0.01)
+
+
 def test_the_measured_table(published: Architecture) -> None:
     """GiB of activations as traced independently, in half precision."""
     sizes = ((512, 512, 16, 1, False), (768, 768, 24, 2, False), (768, 768, 24, 2, True))

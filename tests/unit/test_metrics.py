@@ -364,6 +364,7 @@ def test_frames_are_those_that_the_model_made(recorded: Recorded) -> None:
     video = replace(VIDEO, frames=22, timings={"denoising": 6.0, "decoding": 2.0})
     count_video(made, "cpu", video)
     count_video(replace(made, attempt=2), "cpu", video)  # it may have been resumed
+    count_video(made, "camera", replace(video, camera_layers=1))  # nothing was generated
     assert recorded.values(metrics.FRAMES) == [8, 8]
     assert recorded.values(metrics.FRAME_SECONDS) == [1.0]
 

@@ -6,16 +6,20 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from catalog.presets import NEGATIVE_PROMPT
+from catalog.presets import MOTION_STRENGTH, NEGATIVE_PROMPT
 from cluster.tiers import TierConfig
-from diffusion.errors import UnsupportedSize
+from diffusion.errors import UnsupportedSize, UnusableStrength
 from diffusion.model_folder import ModelCard, ModelConfig
 from serve.commands import LOCAL_CONFIG
 from serve.config import AppConfig, load
 from serve.errors import ApiError, from_validation
-from serve.schemas import CreateVideo
+from serve.schemas import CreateVideo, Video
+from serve.services.camera_move import USUAL_MOVE
 from serve.services.resolve import resolve
-from storage.jobs import JobRequest
+from storage.jobs import NOTHING_GENERATED, Job, JobEvent, JobRequest, JobStatus
+from tests.sample_jobs import VIDEO
+from video.camera.move import CameraMove, Ease, Move, Speed
+from video.errors import CameraConflict
 from video.photo import PhotoFacts
 
 PROMPT = "a mug turns slowly to the left, soft studio light"
@@ -270,3 +274,106 @@ def test_more_candidates_than_the_server_makes_are_refused() -> None:
     with pytest.raises(ApiError, match="9 candidates are more than 8") as refused:
         resolved(n=9)
     assert (refused.value.status, refused.value.param) == (400, "n")
+
+
+# Camera moves.
+
+
+def test_without_a_camera_motion_there_is_no_strength() -> None:
+    request = resolved()
+    assert (request.camera_motion, request.sampling.motion_strength) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "camera"),
+    [
+        ("pan_left", CameraMove(Move.PAN_LEFT)),
+        ({"move": "zoom_in"}, CameraMove(Move.ZOOM_IN)),
+        (
+            {"move": "orbit_right", "speed": "slow", "ease": "linear"},
+            CameraMove(Move.ORBIT_RIGHT, Speed.SLOW, Ease.LINEAR),
+        ),
+    ],
+)
+def test_a_camera_motion_is_a_name_or_all_of_it(given: object, camera: CameraMove) -> None:
+    request = resolved(camera_motion=given)
+    assert request.camera_motion == camera
+    assert request.sampling.motion_strength == MOTION_STRENGTH
+    assert request.sampling.unet_steps == 20
+    assert request.warnings == ("it is small",)
+
+
+def test_at_full_strength_the_caller_hears_that_nothing_is_moved() -> None:
+    request = resolved(camera_motion="pan_left", motion_strength=1)
+    assert not request.sampling.starts_from_frames
+    assert "camera_motion moves nothing" in request.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "last"),
+    [
+        ({"downgrade": "auto"}, None),
+        ({"downgrade": "camera"}, USUAL_MOVE),
+        ({"downgrade": "camera", "prompt": "a mug, pan left"}, CameraMove(Move.PAN_LEFT)),
+        ({"downgrade": "camera", "camera_motion": "tilt_up"}, CameraMove(Move.TILT_UP)),
+    ],
+)
+def test_the_camera_move_of_the_last_resort(fields: dict[str, Any], last: CameraMove) -> None:
+    request = resolved(**fields)
+    assert (request.may_downgrade, request.last_resort) == (True, last)
+    assert request.sampling.num_inference_steps == 50
+    assert resolved().last_resort is None
+
+
+def test_two_moves_for_the_last_resort_are_refused() -> None:
+    both = "zoom in, then pan left"
+    assert resolved(prompt=both).last_resort is None
+    with pytest.raises(CameraConflict):
+        resolved(prompt=both, downgrade="camera")
+
+
+def test_the_caller_is_told_that_the_last_resort_was_taken() -> None:
+    request = resolved(downgrade="camera", camera_motion="tilt_up", motion_strength=0.5)
+    event = JobEvent(0.0, "camera_move", NOTHING_GENERATED)
+    job = Job(request=request, status=JobStatus.IN_PROGRESS, created_at=0.0, events=(event,))
+    asked = Video.of(job)
+    assert (asked.made_by, asked.steps, asked.motion_strength) == (None, 25, 0.5)
+    made = replace(VIDEO, camera_layers=1, video_key=f"attempts/{request.id}/1/video.mp4")
+    video = Video.of(replace(job, status=JobStatus.COMPLETED, completed_at=1.0, result=made))
+    assert (video.made_by, video.camera_layers) == (NOTHING_GENERATED, 1)
+    assert (video.step, video.steps, video.motion_strength) == (0, 0, None)
+    assert video.usage is not None
+    assert video.usage.unet_steps == 0
+    assert [step.step for step in video.downgrades] == ["camera_move"]
+    assert video.camera_motion is not None
+    assert video.camera_motion.move is Move.TILT_UP
+
+
+def test_a_strength_without_a_motion_is_refused() -> None:
+    with pytest.raises(ApiError, match="is of a camera_motion") as refused:
+        resolved(motion_strength=0.4)
+    assert (refused.value.status, refused.value.param) == (400, "motion_strength")
+
+
+def test_a_strength_that_runs_no_step_is_refused_with_the_least_that_runs_one() -> None:
+    with pytest.raises(UnusableStrength, match=r"of 30 steps 0\.0334 runs one"):
+        resolved(preset="preview", camera_motion="pan_left", motion_strength=0.03)
+    least = resolved(preset="preview", camera_motion="pan_left", motion_strength=0.0334)
+    assert least.sampling.unet_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"camera_motion": "fly"}, "camera_motion.move"),
+        ({"camera_motion": {"move": "pan_left", "speed": "warp"}}, "camera_motion.speed"),
+        ({"camera_motion": {"move": "pan_left", "colour": "red"}}, "camera_motion.colour"),
+        ({"camera_motion": {}}, "camera_motion.move"),
+        ({"camera_motion": "pan_left", "motion_strength": 0}, "motion_strength"),
+        ({"camera_motion": "pan_left", "motion_strength": 1.01}, "motion_strength"),
+    ],
+)
+def test_what_is_no_camera_motion_is_named(given: dict[str, Any], param: str) -> None:
+    with pytest.raises(ValidationError) as invalid:
+        CreateVideo(prompt=PROMPT, **given)
+    assert from_validation(invalid.value).param == param

@@ -17,6 +17,8 @@ from storage.jobs import JobRequest, OutputParams
 from storage.object_store import ObjectStoreConfig
 from tests.sample_jobs import make_request
 from tests.unit.test_interpolate import camera
+from tests.warp import pan
+from video.camera.move import CameraMove, Move
 from video.measure import measure
 from video.mp4 import Mp4Config, probe_mp4
 from video.photo import Fit, PhotoLimits, fit_photo
@@ -45,7 +47,7 @@ def clip() -> "np.typing.NDArray[np.uint8]":
 
 
 def encode(photo: bytes | None, request: JobRequest = REQUEST) -> tuple[Any, dict[str, Any]]:
-    encoder = VideoEncoder(CONFIG, NOWHERE, PhotoLimits())
+    encoder = VideoEncoder(CONFIG, NOWHERE, PhotoLimits(), pan)
     provenance = Provenance({"d": 1.0}, ("prompt cut",), 7 << 30)
     encoded = encoder._encode(request, request.sampling, clip(), photo, provenance)
     return encoded, json.loads(encoded.files["manifest.json"][0])
@@ -79,6 +81,36 @@ def test_the_fit_decides_what_the_photo_looked_like_to_the_model() -> None:
     assert encoded.quality.subject_first < 0.9
 
 
+PANNED = dataclasses.replace(
+    REQUEST,
+    sampling=dataclasses.replace(REQUEST.sampling, motion_strength=0.5),
+    camera_motion=CameraMove(Move.PAN_LEFT),
+)
+
+
+def test_a_clip_with_a_camera_move_is_measured_against_where_the_move_begins() -> None:
+    encoded, _ = encode(png(PHOTO), PANNED)
+    begins = next(pan(PHOTO, CameraMove(Move.PAN_LEFT), 8, (64, 64), Fit.CROP))
+    assert encoded.quality == measure(clip(), begins)
+    assert encoded.quality != encode(png(PHOTO))[0].quality
+    all_of_it = dataclasses.replace(PANNED.sampling, motion_strength=1.0)
+    plain, _ = encode(png(PHOTO), dataclasses.replace(PANNED, sampling=all_of_it))
+    assert plain.quality == measure(clip(), fit_photo(PHOTO, 64, 64, Fit.CROP))
+
+
+def test_the_recipe_says_what_the_camera_did_and_how_many_steps_were_run() -> None:
+    recipe = encode(png(PHOTO), PANNED)[1]["request"]
+    assert recipe["camera_motion"] == {
+        "move": "pan_left",
+        "speed": "normal",
+        "ease": "ease_in_out",
+    }
+    assert (recipe["unet_steps"], recipe["sampling"]["num_inference_steps"]) == (2, 4)
+    assert recipe["starts_from_frames"] is True
+    assert recipe["sampling"]["motion_strength"] == 0.5
+    assert not {"camera_motion", "unet_steps"} & encode(png(PHOTO))[1]["request"].keys()
+
+
 def test_a_photo_that_is_gone_costs_the_likeness_and_not_the_video() -> None:
     encoded, manifest = encode(None)
     assert manifest["quality"]["score"] is None
@@ -106,4 +138,4 @@ def test_who_had_a_shared_result_made_stands_apart_from_what_belongs_to_it() -> 
 def test_lpips_weights_that_cannot_be_used_stop_the_replica(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"lpips_weights": tmp_path / "none.safetensors"})
     with pytest.raises(WeightsUnusable, match=r"none\.safetensors"):
-        VideoEncoder(config, NOWHERE, PhotoLimits())
+        VideoEncoder(config, NOWHERE, PhotoLimits(), pan)

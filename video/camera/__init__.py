@@ -1,0 +1,1 @@
+"""Camera moves over a photo: video without a model. Nothing in it is generated."""

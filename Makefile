@@ -7,9 +7,11 @@ GPU ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PART ?= all
+# CLIP's own, which this package ships (MIT)
+VOCABULARY := build/open_clip_torch-3.3.0-py3-none-any.whl
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test prometheus browser test-faults lint format bench lock clean
+.PHONY: help install demo embedded-model test prometheus browser test-faults lint format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +29,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install ## product photos to MP4 files through a real one-machine cluster
 	$(BIN)/shopreel demo
+
+embedded-model: install ## train the small checkpoint that comes with the package; stopped, it goes on
+	test -f $(VOCABULARY) || $(BIN)/python -m pip download --quiet --no-deps --dest build open_clip_torch==3.3.0
+	$(BIN)/python -m diffusion.training $(VOCABULARY) --curves docs
 
 test: install prometheus browser ## unit tests (no Ray; SQLite and Postgres), integration (real Ray, S3), several nodes
 	$(BIN)/python -m pytest tests/unit

@@ -53,6 +53,12 @@ def main(part: str) -> int:
         "TRANSFORMERS_VERBOSITY": "error",
         "DIFFUSERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        # Clusters of cluster/local.yaml, but of random weights: the figures are of the service, and
+        # a model that takes no time shows what else does.
+        "SHOPREEL_MODEL__NAME": "tiny-random",
+        "SHOPREEL_MODEL__SOURCE": "tiny",
+        "SHOPREEL_DEFAULT_MODEL": "tiny-random",
+        "SHOPREEL_PRESETS__STANDARD__GUIDANCE_SCALE": "9",
     }
     with console.status(f"measuring {part}"):
         # Imported late: Ray and transformers read the environment when they are imported.

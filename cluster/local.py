@@ -152,10 +152,11 @@ class LocalCluster:
         if last.is_symlink():
             shutil.rmtree(last.readlink(), ignore_errors=True)
             last.unlink()
-        temp = tempfile.mkdtemp(prefix="reel-")
-        last.symlink_to(temp)
-        self._ends.callback(self._end_ray, temp, psutil.Process().children(recursive=True))
+        others = psutil.Process().children(recursive=True)
         with _agent_on_any_port(), _uninterrupted():
+            temp = tempfile.mkdtemp(prefix="reel-")
+            self._ends.callback(self._end_ray, temp, others)
+            last.symlink_to(temp)
             context = ray.init(
                 num_cpus=_LOGICAL_CPUS,
                 labels={"role": "head"},

@@ -19,7 +19,7 @@ from cluster.exposure import is_loopback
 from cluster.stage import StageConfig
 from cluster.tiers import TierConfig
 from diffusion.errors import WeightsUnusable
-from diffusion.model_folder import ModelConfig, ModelFolder
+from diffusion.model_folder import EMBEDDED, ModelConfig, ModelFolder
 from storage.errors import StorageError
 from storage.object_store import ObjectStoreConfig, S3ObjectStore
 
@@ -138,6 +138,14 @@ def check_weights(config: ModelConfig) -> Check:
         folder = ModelFolder.open(config)
     except WeightsUnusable as e:
         return Check("weights", "fail", str(e), "see model in the configuration")
+    if folder.path == EMBEDDED:
+        return Check(
+            "weights",
+            "warn",
+            "the small model of this package, to try the service with: its videos are soft, and a"
+            " request that names no model gets a camera move, unless default_model says otherwise",
+            "give --model a folder or hub id of I2VGen-XL",
+        )
     return Check("weights", "ok", f"{folder.path}, sides in steps of {folder.size_multiple} px")
 
 

@@ -1,7 +1,6 @@
 """Checks of what several nodes share: the job table, the clocks, the secrets, the weights."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import httpx2
 
@@ -79,7 +78,7 @@ def check_secrets(secrets: Mapping[str, tuple[str, str]], file: str) -> Iterator
 
 def check_nodes_weights(config: ModelConfig) -> Check:
     """Of nodes elsewhere, as far as that can be told from here: nothing is downloaded."""
-    source = Path(config.source).expanduser()
+    source = config.path
     if config.is_random or source.is_dir():
         return check_weights(config)
     if source.is_absolute():

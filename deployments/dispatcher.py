@@ -231,6 +231,7 @@ class Dispatcher:
             else:
                 self._fleet.note_replicas(counts)
                 self._attempts.strand(self._fleet.stranded())
+                self._attempts.hold_up(self._fleet.unserved())
                 self._wake.set()
             await asyncio.sleep(self._config.beat_s)
 

@@ -29,6 +29,9 @@ _CONFIGS = {
 }
 _READ_SIZE_BYTES = 1 << 22
 
+EMBEDDED = Path(__file__).with_name("embedded")
+"""The checkpoint that comes with the package, `source: embedded`: see docs/embedded-model.md."""
+
 
 class ModelConfig(BaseModel):
     """Which weights to serve, and how."""
@@ -37,8 +40,8 @@ class ModelConfig(BaseModel):
 
     name: str = Field("i2vgen-xl", description="the name callers see")
     source: str = Field(
-        description="a diffusers folder, or a hub id such as ali-vilab/i2vgen-xl; tiny: no weights,"
-        " but random ones, which `shopreel up` writes"
+        description="a diffusers folder, or a hub id such as ali-vilab/i2vgen-xl; embedded: the"
+        " small checkpoint of this package; tiny: random weights, which `shopreel up` writes"
     )
     revision: str | None = Field(None, description="40-digit commit; required for a hub id")
     variant: Literal["fp16"] | None = Field(None, description="load *.fp16.safetensors files")
@@ -48,8 +51,18 @@ class ModelConfig(BaseModel):
     )
 
     @property
+    def path(self) -> Path:
+        """The folder that `source` means, unless it is a hub id."""
+        return EMBEDDED if self.source == "embedded" else Path(self.source).expanduser()
+
+    @property
     def is_random(self) -> bool:
         return self.source == "tiny"
+
+    @property
+    def is_stopgap(self) -> bool:
+        """Whether nobody named weights that are worth seeing."""
+        return self.is_random or self.source == "embedded"
 
     def dtype_on(self, device: str) -> str:
         return self.cpu_dtype if device == "cpu" else self.dtype
@@ -68,7 +81,7 @@ class ModelFolder:
 
         Raises WeightsUnusable naming what is missing.
         """
-        path = Path(config.source).expanduser()
+        path = config.path
         if not path.is_dir():
             path = _download(config)
         folder = cls(path, config.variant)

@@ -53,6 +53,7 @@ class Product:
     store: Store
     title: str
     prompt: str  # [subject] + [action] + [direction/speed] + [ambience]
+    camera_motion: str  # that suits it
 
     @property
     def file(self) -> str:
@@ -69,58 +70,68 @@ PRODUCTS = (
         "Mustard knit beanie with pompom",
         "a mustard knitted beanie with a white pompom turns gently to the right, slowly, "
         "bright neutral studio light",
+        "orbit_right",
     ),
     Product(
         "digital-speaker", speaker.scene, 960, 1280, Store.JPEG_TURNED,
         "Fabric smart speaker",
         "a grey fabric smart speaker rotates slowly to the right, its light ring glowing, "
         "cool soft studio light",
+        "zoom_in",
     ),
     Product(
         "home-lamp", lamp.scene, 960, 1280, Store.JPEG,
         "Ribbed ceramic table lamp",
         "a ceramic table lamp with a linen shade glows while the camera pushes in slowly, "
         "warm evening light",
+        "zoom_in",
     ),
     Product(
         "home-vase", vase.scene, 1024, 1024, Store.WEBP,
         "Speckled stoneware vase",
         "a speckled stoneware vase spins steadily to the left at low speed, "
         "calm diffuse daylight",
+        "orbit_left",
     ),
     Product(
         "home-mug", mug.scene, 1024, 1024, Store.PNG_CUT_OUT,
         "Two-tone stoneware mug",
         "a teal and cream stoneware mug rotates slowly to the right, clean white studio light",
+        "pan_left",
     ),
     Product(
         "food-macarons", macarons.scene, 1280, 960, Store.JPEG,
         "Six assorted macarons",
         "a stack of pastel macarons stands still while the camera glides slowly to the left, "
         "airy patisserie light",
+        "pan_left",
     ),
     Product(
         "beauty-perfume", perfume.scene, 960, 1280, Store.JPEG,
         "Amber eau de parfum",
         "a glass perfume bottle turns slowly to the left, light gliding over its edges, "
         "warm blush studio ambience",
+        "tilt_up",
     ),
     Product(
         "watch-steel", watch.scene, 1024, 1024, Store.JPEG,
         "Steel automatic watch, leather strap",
         "a steel wristwatch rotates slowly to the left, soft studio light",
+        "orbit_left",
     ),
     Product(
         "art-print", art.scene, 1280, 960, Store.JPEG,
         "Framed abstract art print",
         "a framed abstract print hangs still while the camera drifts slowly to the right, "
         "quiet gallery daylight",
+        "pan_right",
     ),
     Product(
         "toys-car", car.scene, 1280, 960, Store.JPEG,
         "Wooden toy car",
         "a wooden toy car with red wheels rolls forward to the right at walking pace, "
         "bright playful daylight",
+        "zoom_out",
     ),
 )  # fmt: skip
 
@@ -149,7 +160,7 @@ def encode(photo: Photo, store: Store) -> bytes:
 
 
 def describe(products: tuple[Product, ...]) -> str:
-    keys = ("file", "category", "title", "prompt")
+    keys = ("file", "category", "title", "prompt", "camera_motion")
     entries = [{key: getattr(product, key) for key in keys} for product in products]
     return json.dumps(entries, indent=2) + "\n"
 

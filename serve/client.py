@@ -92,6 +92,11 @@ class Client:
         """A video that has ended stays as it ended."""
         return self._json(self._request("POST", f"/v1/videos/{video_id}/cancel"))
 
+    def models(self) -> list[dict[str, Any]]:
+        """What the service has, and the limits of each."""
+        cards: list[dict[str, Any]] = self._json(self._request("GET", "/v1/models"))["data"]
+        return cards
+
     def preview_prompt(self, fields: Mapping[str, str]) -> dict[str, Any]:
         return self._json(self._request("POST", "/v1/prompts:preview", json=dict(fields)))
 

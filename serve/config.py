@@ -99,7 +99,7 @@ class AppConfig(BaseSettings):
     default_model: str | None = Field(
         None,
         description="of requests that name none; left out: the model's own name, or `camera` where"
-        " there are no weights (source: tiny)",
+        " there are none but the package's own (source: embedded, tiny)",
     )
     object_store: ObjectStoreConfig | None = Field(
         None, description="left out: `shopreel up` starts an embedded S3 server"
@@ -140,8 +140,8 @@ class AppConfig(BaseSettings):
 
     @property
     def default_model_name(self) -> str:
-        """What a request that names no model gets: of random weights nobody has a use."""
-        return self.default_model or (CAMERA if self.model.is_random else self.model.name)
+        """What a request that names no model gets."""
+        return self.default_model or (CAMERA if self.model.is_stopgap else self.model.name)
 
     @model_validator(mode="after")
     def _default_model_exists(self) -> "AppConfig":

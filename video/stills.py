@@ -4,6 +4,7 @@ import io
 import math
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,8 @@ _SIGNS = "©«°±·»‘’“”…‹›"  # all that Pillow's own font has b
 _TWINS = {"×": "x", "–": "-", "—": "-"}
 _MARGIN, _GAP, _CAPTION, _LINE = 56, 20, 32, 36  # px
 _CELL_AREA = 240 * 240  # px² of a frame on the contact sheet
-_MAX_CELLS = 16  # frames shown of a longer clip, evenly spaced
+_MAX_CELLS = 16  # frames shown of longer clips, evenly spaced
+_PHOTO_SHARE = 0.6  # of the frames' width
 
 
 def poster(frame: NDArray[np.uint8], quality: int = 85) -> bytes:
@@ -37,28 +39,38 @@ def spritesheet(frames: NDArray[np.uint8], columns: int = 4, cell_width: int = 2
     return _encode(sheet, "WEBP", quality=80)
 
 
-def contact_sheet(
-    photo_rgb: NDArray[np.uint8],
-    frames: NDArray[np.uint8],
-    title: str,
-    lines: Sequence[str],
-    fps: float | None = None,
-) -> bytes:
-    """A PNG to look through: the photo, up to 16 frames [N, H, W, 3] in time order, and `lines`.
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What a contact sheet shows of one video."""
 
-    Frames are captioned with their time where `fps`, the playback rate, is given, else by number.
+    frames: NDArray[np.uint8]  # [N, H, W, 3]
+    label: str = ""
+    fps: float | None = None  # the playback rate; without it frames are captioned by number
+
+
+def contact_sheet(
+    photo_rgb: NDArray[np.uint8], clips: Sequence[Clip], title: str, lines: Sequence[str]
+) -> bytes:
+    """A PNG to look through: the photo, 16 frames at most of all `clips` in time order, one clip
+    below the other, and `lines`.
+
     Text is drawn in the font that comes with Pillow, which has ASCII and little else: accents are
     dropped, other scripts become question marks.
     """
-    shown = _evenly(len(frames))
-    columns = math.ceil(math.sqrt(len(shown)))
-    rows = math.ceil(len(shown) / columns)
-    cell = _size_of_area(frames.shape[2], frames.shape[1], _CELL_AREA)
-    grid_width = columns * cell[0] + (columns - 1) * _GAP
-    grid_height = rows * (cell[1] + _CAPTION + _GAP) - _GAP
-    # The photo is as large as the grid allows, without outweighing it.
+    shown = [_evenly(len(clip.frames), _MAX_CELLS // len(clips)) for clip in clips]
+    columns = math.ceil(math.sqrt(sum(map(len, shown))))
+    cells = [_size_of_area(c.frames.shape[2], c.frames.shape[1], _CELL_AREA) for c in clips]
+    labelled = _LINE if any(clip.label for clip in clips) else 0
+    heights = [
+        labelled + math.ceil(len(indices) / columns) * (cell[1] + _CAPTION + _GAP)
+        for indices, cell in zip(shown, cells, strict=True)
+    ]
+    grid_width = max(columns * cell[0] + (columns - 1) * _GAP for cell in cells)
+    grid_height = sum(heights) - _GAP
+    # The photo is as large as it can be without outweighing the frames.
     photo_scale = min(
-        grid_width / photo_rgb.shape[1], (grid_height - _CAPTION) / photo_rgb.shape[0]
+        _PHOTO_SHARE * grid_width / photo_rgb.shape[1],
+        (grid_height - _CAPTION) / photo_rgb.shape[0],
     )
     photo_size = (round(photo_rgb.shape[1] * photo_scale), round(photo_rgb.shape[0] * photo_scale))
 
@@ -82,12 +94,16 @@ def contact_sheet(
         draw.rectangle((at[0] - 1, at[1] - 1, at[0] + size[0], at[1] + size[1]), outline=_RULE)
         draw.text((at[0], at[1] + size[1] + 7), caption, _FAINT, small)
 
-    place(photo_rgb, photo_size, (_MARGIN, top), "photo")
-    for position, index in enumerate(shown):
-        row, column = divmod(position, columns)
-        at = (grid_left + column * (cell[0] + _GAP), top + row * (cell[1] + _CAPTION + _GAP))
-        caption = f"{index / fps:.2f} s" if fps else f"frame {index + 1}"
-        place(frames[index], cell, at, caption)
+    place(photo_rgb, photo_size, (_MARGIN, top + labelled), "photo")
+    for clip, indices, cell, height in zip(clips, shown, cells, heights, strict=True):
+        draw.text((grid_left, top), _line(clip.label, body, grid_width), _INK, body)
+        for position, index in enumerate(indices):
+            row, column = divmod(position, columns)
+            left = grid_left + column * (cell[0] + _GAP)
+            upper = top + labelled + row * (cell[1] + _CAPTION + _GAP)
+            caption = f"{index / clip.fps:.2f} s" if clip.fps else f"frame {index + 1}"
+            place(clip.frames[index], cell, (left, upper), caption)
+        top += height
     draw.line((_MARGIN, footer, sheet.width - _MARGIN, footer), _RULE)
     for index, line in enumerate(lines):
         at = (_MARGIN, footer + _GAP + _LINE * index)
@@ -95,9 +111,9 @@ def contact_sheet(
     return _encode(sheet, "PNG")
 
 
-def _evenly(count: int) -> list[int]:
-    """Indices of at most _MAX_CELLS frames of `count`, the first and the last among them."""
-    cells = min(count, _MAX_CELLS)
+def _evenly(count: int, most: int) -> list[int]:
+    """Indices of at most `most` frames of `count`, the first and the last among them."""
+    cells = min(count, most)
     return [round(position * (count - 1) / max(1, cells - 1)) for position in range(cells)]
 
 

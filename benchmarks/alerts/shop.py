@@ -28,7 +28,7 @@ from storage.jobs import Job, VideoFile
 from storage.object_store import S3ObjectStore
 
 TENANT, TIER = "default", "cpu"
-MOST_QUEUED = 110  # more than the faults want to wait, few enough to fill the queue
+MOST_QUEUED = 150  # more than the faults want to wait, few enough to fill the queue
 _SLOTS = 8
 _AUDIT_EVERY_S = 5.0  # the half hour of AuditSilent is half a minute here
 _LOOKS_PER_S = 10

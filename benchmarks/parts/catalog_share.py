@@ -24,7 +24,7 @@ from benchmarks.processes import cpu_seconds
 from catalog.run.cancel import ask_to_cancel
 from serve.client import Client
 from serve.commands import EXAMPLES
-from storage.jobs import JobStatus
+from storage.jobs import Job, JobStatus
 
 GOAL = 1.5
 OUTPUT = "s3://shopreel/catalog/share"
@@ -98,12 +98,10 @@ class Person:
     fields: Mapping[str, Any]
     _seed: int = 0
 
-    def waits(self, times: int) -> list[float]:
-        """Seconds of each clip, from its row in the table to its end there: how often somebody
-        asks is nobody's business here."""
+    def waits(self, times: int) -> list[Job]:
         return [self._wait() for _ in range(times)]
 
-    def _wait(self) -> float:
+    def _wait(self) -> Job:
         self._seed += 1
         photo = EXAMPLES / "watch-steel.jpg"
         fields = {"prompt": "a watch turns", "seed": self._seed, **self.fields}
@@ -113,13 +111,37 @@ class Person:
         if job.status is not JobStatus.COMPLETED or job.completed_at is None:
             raise RuntimeError(f"{job.status}: {job.error_message}")
         time.sleep(_THINK_S)
-        return job.completed_at - job.created_at
+        return job
 
 
-def _phase(person: Person) -> tuple[list[float], Mapping[str, float]]:
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What a person's clips came to while the cluster was in one state."""
+
+    jobs: Sequence[Job]
+    cores: Mapping[str, float]
+
+    @property
+    def waits_s(self) -> list[float]:
+        """From a clip's row in the table to its end there: how often somebody asks is nobody's
+        business here."""
+        return [job.completed_at - job.created_at for job in self.jobs if job.completed_at]
+
+    @property
+    def eta_errors(self) -> list[float]:
+        """How far the end that was foreseen at the lease was from the end, as a share of the time
+        between the two."""
+        return [
+            abs(job.completed_at - job.predicted_at) / (job.completed_at - job.started_at)
+            for job in self.jobs
+            if job.completed_at and job.predicted_at and job.started_at
+        ]
+
+
+def _phase(person: Person) -> Phase:
     before, begun = cpu_seconds(), time.perf_counter()
-    waits = person.waits(REQUESTS)
-    return waits, cores_used(before, cpu_seconds(), time.perf_counter() - begun)
+    jobs = person.waits(REQUESTS)
+    return Phase(jobs, cores_used(before, cpu_seconds(), time.perf_counter() - begun))
 
 
 def _saturate(cluster: Running, run: CatalogRun) -> float:
@@ -155,21 +177,22 @@ def _cancel(cluster: Running, run: CatalogRun) -> None:
     run.end()
 
 
-Phase = tuple[Sequence[float], Mapping[str, float]]
-
-
 def _figures(idle: Phase, loaded: Phase, step_s: float) -> dict[str, Any]:
     def over_idle(percent: int, less_s: float) -> float:
-        during = float(np.percentile(loaded[0], percent))
-        return round((during - less_s) / float(np.percentile(idle[0], percent)), 2)
+        during = float(np.percentile(loaded.waits_s, percent))
+        return round((during - less_s) / float(np.percentile(idle.waits_s, percent)), 2)
 
     ratios = {f"p{percent}": over_idle(percent, step_s) for percent in (50, 95)}
     return {
         "one step of batch work, s": round(step_s, 3),
-        "idle_s": spread(idle[0]),
-        "during the run_s": spread(loaded[0]),
+        "idle_s": spread(idle.waits_s),
+        "during the run_s": spread(loaded.waits_s),
         "over idle": {f"p{percent}": over_idle(percent, 0.0) for percent in (50, 95)},
         "less a step, over idle": ratios,
         "goal_reached": max(ratios.values()) <= GOAL,
-        "cores used, of 2": {"idle": idle[1], "during the run": loaded[1]},
+        "cores used, of 2": {"idle": idle.cores, "during the run": loaded.cores},
+        "eta error, share of the clip's time": {
+            "idle": spread(idle.eta_errors),
+            "during the run": spread(loaded.eta_errors),
+        },
     }

@@ -11,6 +11,8 @@ def count(number: int) -> str:
 
 def duration(seconds: float) -> str:
     """The two largest units: `3 h 12 min`; below ten seconds, the one with decimals."""
+    if seconds < 0.005:
+        return "0 s"
     if seconds < 9.95:
         return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
     whole = round(seconds)

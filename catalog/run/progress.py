@@ -23,6 +23,7 @@ class Counts:
     failed: int = 0
     cancelled: int = 0
     shared: int = 0
+    skipped: int = 0  # of `done`: finished before this driver began
     gpu_seconds: float = 0.0
     cost: float = 0.0
 
@@ -35,6 +36,7 @@ class Counts:
             tally.count(RowStatus.FAILED),
             tally.count(RowStatus.CANCELLED),
             tally.shared,
+            tally.rows,
             sum(tier.gpu_seconds for tier in tally.tiers.values()),
             sum(tier.cost for tier in tally.tiers.values()),
         )
@@ -45,6 +47,7 @@ class Counts:
     def take_back(self, row: ResultRow) -> None:
         """It is tried again, and comes back with what it has used by then."""
         self._count(row, -1)
+        self.skipped -= 1
 
     def _count(self, row: ResultRow, by: int) -> None:
         self.done += by

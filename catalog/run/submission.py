@@ -54,6 +54,17 @@ class DriverJob:
     def is_at_work(self) -> bool:
         return not self.status.is_terminal()
 
+    @property
+    def standing(self) -> str:
+        """For people. To Ray a driver that keeps to its orders and leaves has FAILED."""
+        if self.is_at_work:
+            return "at work"
+        if self.is_lost:
+            return "lost"
+        if self.exit_code == STOPPED:
+            return "stopped"
+        return "done" if self.has_succeeded else "failed"
+
 
 class DriverJobs:
     """Those of one Ray cluster. Every method raises RuntimeError where its dashboard refuses, and

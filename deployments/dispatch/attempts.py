@@ -121,6 +121,13 @@ class Attempts:
                 self._fleet.leave(attempt)
                 self.cancel([attempt])
 
+    def hold_up(self, attempts: Iterable[Attempt]) -> None:
+        """Until a replica of their tier runs, that is what these wait for, encoded or not."""
+        for attempt in attempts:
+            if self._at.get(attempt) == (Stage.ENCODING, 0):
+                self._at[attempt] = Stage.WAITING_DENOISER, 0
+                self._foresight.hold_up(attempt)
+
     def reporting(self, jobs: Iterable[Job]) -> bool:
         """Whether the attempt of one of these goes on here, and its lease is renewed by a beat."""
         return any(job.current_attempt in self._at for job in jobs)

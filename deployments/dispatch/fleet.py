@@ -141,6 +141,10 @@ class Fleet:
             for attempt in tier.clips
         ]
 
+    def unserved(self) -> Iterable[Attempt]:
+        """Attempts whose tier has no replica that runs, though one may start."""
+        return [a for tier in self.tiers.values() if not tier.replicas for a in tier.clips]
+
     async def hand_out(self) -> None:
         """Have the denoisers save every clip and give it back: their calls end as Preempted."""
         await asyncio.gather(*(self._hand_out(tier) for tier in self.tiers.values() if tier.clips))

@@ -75,6 +75,11 @@ class Foresight:
             self._learn(course.stage, max(0.0, seconds))
         course.stage, course.entered_at = stage, now
 
+    def hold_up(self, attempt: Attempt) -> None:
+        """It waits for a denoiser: nothing can be learned of its encoding."""
+        course = self._courses[attempt]
+        course.stage, course.entered_at = Stage.WAITING_DENOISER, self._clock()
+
     def completed(self, attempt: Attempt) -> None:
         """It made its video: measure how far off the prediction was."""
         course, now = self._courses[attempt], self._clock()

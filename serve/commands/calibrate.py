@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from catalog.presets import Preset
@@ -102,7 +103,7 @@ def run_calibrate(data: Path, address: str | None, names: Sequence[str], as_json
                 except TierFailed as e:
                     failed.append(e)
     except NotCalibrated as e:
-        console.print(f"[red]not calibrated:[/] {e}", highlight=False)
+        console.print(f"[red]not calibrated:[/] {escape(str(e))}", highlight=False)
         raise typer.Exit(1) from e
     rows = [{**asdict(c), "standard_s": setup.standard_s(c)} for c in found]
     if as_json:
@@ -111,7 +112,7 @@ def run_calibrate(data: Path, address: str | None, names: Sequence[str], as_json
         Console().print(_table(rows, setup.clips[-1]))
         console.print("stored in the bucket; it counts from the next start on", highlight=False)
     for failure in failed:
-        console.print(f"[red]not calibrated:[/] {failure}", highlight=False)
+        console.print(f"[red]not calibrated:[/] {escape(str(failure))}", highlight=False)
     if failed:
         raise typer.Exit(1)
 

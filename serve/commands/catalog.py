@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.text import Text
 
 from catalog.errors import CatalogError, ManifestNotFound
 from catalog.manifest.pinned import PinnedManifest
@@ -85,11 +86,13 @@ def run_status(run: str, cluster: Cluster, as_json: bool) -> None:
         if read_plan(output) is None:
             raise NoCluster(f"no run has begun in {output.uri}")
         job, progress = cluster.drivers().find(output.run_id), read_progress(output) or {}
-        driver = "none" if job is None else str(job.status)
+        driver = "none" if job is None else job.standing
         if as_json:
             found = {"run_id": output.run_id, "output": output.uri, "driver": driver, **progress}
             typer.echo(json.dumps(found, indent=1))
         else:
+            if driver == "stopped" and (said := published(output)) and said.stopped:
+                driver += f" ({said.stopped})"
             typer.echo(f"{output.run_id}  {output.uri}  driver: {driver}\n{words_on(progress)}")
 
 
@@ -118,7 +121,7 @@ def run_list(cluster: Cluster, as_json: bool) -> None:
         rows: list[dict[str, Any]] = [
             {
                 "run_id": job.run_id,
-                "driver": str(job.status),
+                "driver": job.standing,
                 "tenant": job.tenant,
                 "manifest": job.manifest_uri,
                 "output": job.output_uri,
@@ -133,7 +136,7 @@ def run_list(cluster: Cluster, as_json: bool) -> None:
         for row in rows:
             started = row["started_at"]
             at = "" if started is None else time.strftime("%F %T", time.localtime(started))
-            words = (row["run_id"], f"{row['driver']:9}", at, row["manifest"], row["output"])
+            words = (row["run_id"], f"{row['driver']:7}", at, row["manifest"], row["output"])
             typer.echo("  ".join(words))
 
 
@@ -236,8 +239,12 @@ def _told() -> Iterator[None]:
     except ValidationError as e:
         for problem in e.errors(include_url=False):
             name = ".".join(map(str, problem["loc"]))
-            console.print(f"[red]error:[/] {name}: {problem['msg']}", highlight=False)
+            _tell_error(f"{name}: {problem['msg']}")
         raise typer.Exit(2) from e
     except _FAULTS as e:
-        console.print("[red]error:[/]", str(e), highlight=False, markup=False)
+        _tell_error(str(e))
         raise typer.Exit(e.exit_code if isinstance(e, RunEnded) else 1) from e
+
+
+def _tell_error(message: str) -> None:
+    console.print(Text("error:", "red"), Text(message), soft_wrap=True)

@@ -120,8 +120,8 @@ def words_on(progress: Mapping[str, Any]) -> str:
     if not progress:
         return "no row is done yet"
     words = [f"{progress['done']} of {progress['rows']}: {progress['ok']} videos"]
-    for count, what in ((progress["failed"], "failed"), (progress["shared"], "shared")):
-        if count:
+    for what in ("failed", "cancelled", "shared", "skipped"):
+        if count := progress.get(what, 0):  # an older driver tells less
             words.append(f"{count} {what}")
     if rate := progress["rows_per_s"]:
         words.append(f"{3600 * rate:.0f}/h")

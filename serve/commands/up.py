@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 from cluster.local import ClusterFailed, Endpoints, LocalCluster, prepare_environment
@@ -95,5 +96,5 @@ def cluster_up(
 
 
 def _ended(error: Exception | str) -> typer.Exit:
-    console.print(f"[red]not started:[/] {error}", highlight=False)
+    console.print(f"[red]not started:[/] {escape(str(error))}", highlight=False)
     return typer.Exit(1)

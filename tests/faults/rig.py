@@ -35,7 +35,7 @@ class Rig:
         database = cluster.data.resolve() / "jobs.sqlite"
         self.jobs = SqlJobStore(JobStoreConfig(url=f"sqlite:///{database}"))
         self.http = httpx2.Client(base_url=cluster.url, timeout=60, trust_env=False)
-        self._seed = 0
+        self._seed = 1000  # beyond those that a test names
 
     def order(self, headers: dict[str, str] | None = None, **fields: Any) -> httpx2.Response:
         """A create; a seed of its own unless one is given, so that nobody else's result fits."""

@@ -219,7 +219,9 @@ def test_row_09_storage_slows_down(rig: Rig, objects: S3ObjectStore, faults: Fau
     assert found == ([], [])
     job = rig.job(job_id)
     assert (job.status, job.attempt) == (JobStatus.COMPLETED, 1)
-    uploads = [times for (method, _), times in tried_at.items() if method == "PUT"]
+    uploads = [  # that got through: the Housekeeper's last one may just be under way
+        times for (method, _), times in tried_at.items() if method == "PUT" and len(times) > RETRIES
+    ]
     assert len(uploads) >= 7  # photo, request, four files, commit
     waits_s = sorted(times[2] - times[1] for times in uploads)
     assert waits_s[0] >= 0.19  # backs off

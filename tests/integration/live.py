@@ -34,11 +34,14 @@ def free_port() -> int:
 
 
 def write_config(path: Path, **changes: Any) -> Path:
-    """cluster/local.yaml with some of the application's args changed: dotted names to values. A
-    request that names no model gets the served weights, random or not, unless `default_model` is
-    among them."""
+    """cluster/local.yaml with tiny random weights, guided as the published ones are, and some of
+    the application's args changed: dotted names to values. A request that names no model gets the
+    served weights, random or not, unless `default_model` is among them."""
     document = yaml.safe_load((ROOT / "cluster" / "local.yaml").read_text())
     (application,) = document["applications"]
+    application["args"]["model"] = {"name": "tiny-random", "source": "tiny"}
+    for preset in application["args"]["presets"].values():
+        del preset["guidance_scale"]
     for name, value in changes.items():
         if name == "import_path":
             application["import_path"] = value
@@ -52,6 +55,14 @@ def write_config(path: Path, **changes: Any) -> Path:
     args.setdefault("default_model", args["model"]["name"])
     path.write_text(yaml.safe_dump(document))
     return path
+
+
+def _command(process: psutil.Process) -> str:
+    """Its command line; empty once it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 class LiveCluster:
@@ -110,7 +121,7 @@ class LiveCluster:
         (found,) = (
             process
             for process in psutil.Process(self._process.pid).children(recursive=True)
-            if f"ServeReplica:shopreel:{deployment}" in " ".join(process.cmdline())
+            if f"ServeReplica:shopreel:{deployment}" in _command(process)
         )
         return found
 
@@ -119,21 +130,21 @@ class LiveCluster:
         (found,) = (
             process
             for process in psutil.Process(self._process.pid).children(recursive=True)
-            if "weed" in Path(process.exe()).name
+            if "weed" in Path(_command(process).partition(" ")[0]).name
         )
         return found
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 90) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 150) -> int:
         """End it by a signal; its exit code."""
         assert self._process is not None
         self._family += psutil.Process(self._process.pid).children(recursive=True)
         self._process.send_signal(number)
         return self._process.wait(timeout_s)
 
-    def left_behind(self, patience_s: float = 5) -> list[str]:
+    def left_behind(self, patience_s: float = 30) -> list[str]:
         """What still runs of all that the cluster ever started, after it has ended."""
         _, alive = psutil.wait_procs(self._family, timeout=patience_s)
-        return [f"{p.pid} {' '.join(p.cmdline())[:120]}" for p in alive if p.is_running()]
+        return [f"{p.pid} {_command(p)[:120]}" for p in alive if p.is_running()]
 
     def __enter__(self) -> Self:
         return self.start()

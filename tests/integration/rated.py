@@ -24,7 +24,7 @@ class RatedDispatcher(Dispatcher):
         cost: CostModel,
         *rest: Any,
     ):
-        rates = {tier.name: cost.tflops(tier.name) for tier in tiers}
+        rates = {t.name: cost.tflops(t.name) for t in tiers if t.denoises}
         Path(str(make_url(jobs.url).database)).with_name("rates.json").write_text(json.dumps(rates))
         await super().__init__(config, jobs, tiers, cost, *rest)
 

@@ -95,7 +95,7 @@ def test_who_names_no_model_gets_a_camera_move(cluster: LiveCluster) -> None:
     with cluster.client() as client:
         video = client.create(PHOTO, prompt="a watch, pan left", seed=7)
         video = client.wait(video["id"], lambda _: None, poll_s=0.1)
-        with pytest.raises(ServiceError, match="or name the model 'tiny-random'"):
+        with pytest.raises(ServiceError, match="or name the model 'embedded'"):
             client.create(PHOTO, prompt="a watch", num_inference_steps=50)
     assert (video["status"], video["model"], video["tier"]) == ("completed", "camera", "camera")
     assert video["camera_motion"]["move"] == "pan_left"
@@ -145,7 +145,7 @@ def test_the_models_camera_motion_begins_at_the_same_frames(cluster: LiveCluster
         fields = {"size": "64x64", "num_frames": 8, "num_inference_steps": 10}
         video = client.create(
             PHOTO,
-            model="tiny-random",
+            model="embedded",
             prompt="a watch",
             camera_motion="orbit_left",
             motion_strength=0.2,

@@ -19,7 +19,7 @@ from catalog.run.errors import RunError
 from catalog.run.options import RunOptions
 from catalog.run.submission import STOPPED, DriverJob
 from serve.commands import catalog_follow
-from serve.commands.catalog import run_cancel, run_report, run_run
+from serve.commands.catalog import run_cancel, run_report, run_run, run_status
 from serve.commands.catalog_cluster import Cluster
 from storage.jobs import JobStatus
 from storage.object_store import ObjectInfo, ObjectStoreConfig, S3ObjectStore
@@ -93,13 +93,15 @@ def test_cancelling_a_run_whose_driver_died_cancels_its_jobs(
     shop: Shop, cluster: OneShop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop.write(shop.products(4))
-    shop.run_for(3.0)
+    shop.run_until(lambda: len(shop.jobs()) >= 2)
     assert {job.status for job in shop.jobs()} == {JobStatus.QUEUED}
     cluster.jobs.lost = 1
     run_cancel(shop.output.uri, "default", cluster)
     assert len(cluster.jobs.started) == 2
     assert {job.status for job in shop.jobs()} == {JobStatus.CANCELLED}
     assert "cancelled" in capsys.readouterr().out
+    run_status(shop.output.uri, cluster, as_json=False)
+    assert "driver: stopped (cancelled; " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("driver", ["ended", "forgotten by Ray"])
@@ -117,6 +119,15 @@ def test_cancelling_a_run_that_is_completed_leaves_it_so(
     run_cancel(shop.output.uri, "default", cluster)
     assert [shop.objects.stat(name) for name in names] == before
     assert "it had ended before" in capsys.readouterr().out
+
+
+def test_what_is_wrong_is_told_in_plain_words(
+    cluster: OneShop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit):
+        run_status("s3://shopreel/nothing-[red]-here", cluster, as_json=False)
+    told = capsys.readouterr().err
+    assert told.startswith("error: no run has begun in s3://shopreel/nothing-[red]-here")
 
 
 def test_a_run_is_not_continued_before_its_cancelled_driver_has_left(
@@ -249,7 +260,7 @@ def test_a_report_on_a_run_whose_driver_was_killed_does_not_call_it_under_way(
     shop: Shop, cluster: OneShop, tmp_path: Path
 ) -> None:
     shop.write(shop.products(2))
-    shop.run_for(2.0)
+    shop.run_until(shop.jobs)
     found = report(cluster, shop, tmp_path / "out")
     assert found["status"] == "stopped"
     assert "no driver is at work" in str(found["stopped_because"])

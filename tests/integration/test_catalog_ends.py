@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,8 +36,8 @@ def test_a_run_goes_on_with_its_rows_whatever_became_of_the_manifest(
     shop: Shop, change: str
 ) -> None:
     shop.write(shop.products(12))
-    with Maker(shop.service, pause_s=0.05):
-        shop.run_for(1.0)
+    with Maker(shop.service, pause_s=0.05) as maker:
+        shop.run_until(lambda: len(maker.made) >= 3)
         assert PinnedManifest.open(shop.objects, "runs/one") is not None
         if change == "deleted":
             shop.manifest.unlink()
@@ -148,7 +149,7 @@ def test_a_shard_that_another_driver_has_tried_again_meanwhile_is_finished(
 
 def test_a_driver_that_finds_its_run_cancelled_cancels_what_a_killed_one_left(shop: Shop) -> None:
     shop.write(shop.products(6))
-    shop.run_for(3.0)
+    shop.run_until(lambda: len(shop.jobs()) >= 2)
     left = [job for job in shop.jobs() if job.status is JobStatus.QUEUED]
     assert left
     other = shop.service.create(jpeg(quality=99)).json()
@@ -168,11 +169,17 @@ def test_a_job_that_was_on_the_wire_when_its_run_was_cancelled_is_cancelled_too(
     shop: Shop,
 ) -> None:
     shop.write(shop.products(1))
-    shop.run_for(2.0)
+    shop.run_until(shop.jobs)
     (job,) = shop.jobs()
     ask_to_cancel(shop.output)
     photo, run_id = jpeg(quality=99), job.request.batch_id
-    wire = threading.Timer(1.0, lambda: shop.service.create(photo, batch_id=run_id))
+
+    def arrive() -> None:
+        while shop.service.jobs.get("default", job.id).status is not JobStatus.CANCELLED:
+            time.sleep(0.02)
+        shop.service.create(photo, batch_id=run_id)
+
+    wire = threading.Thread(target=arrive)
     wire.start()
     with pytest.raises(RunCancelled):
         shop.run()

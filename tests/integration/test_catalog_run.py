@@ -7,7 +7,8 @@ import io
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,15 +126,19 @@ class Shop:
     def run(self, **options: Any) -> RunSummary:
         return asyncio.run(self.drive(**options))
 
-    def run_for(self, seconds: float, **options: Any) -> None:
+    def run_until(self, met: Callable[[], object]) -> None:
         """As a driver that dies then: nothing of it goes on, and it says nothing."""
 
         async def dying() -> None:
-            async with asyncio.timeout(seconds):
-                await self.drive(**options)
+            driving = asyncio.create_task(self.drive())
+            while not await asyncio.to_thread(met):
+                assert not driving.done()
+                await asyncio.sleep(0.02)
+            driving.cancel()
+            with suppress(asyncio.CancelledError):
+                await driving
 
-        with pytest.raises(TimeoutError):
-            asyncio.run(dying())
+        asyncio.run(dying())
 
     def table(self) -> list[dict[str, Any]]:
         """All rows of results, as whoever reads the folder finds them."""
@@ -194,8 +199,8 @@ def test_every_row_has_one_result_and_a_bad_one_says_why(shop: Shop) -> None:
 def test_a_driver_that_was_killed_again_and_again_makes_no_job_twice(shop: Shop) -> None:
     shop.write(shop.products(30))
     with Maker(shop.service, pause_s=0.05) as maker:
-        for seconds in (0.8, 1.2, 0.6):
-            shop.run_for(seconds)
+        for made in (4, 11, 19):
+            shop.run_until(lambda made=made: len(maker.made) >= made)  # type: ignore[misc]
         summary = shop.run()
     assert summary.complete
     assert Counter(row["row"] for row in shop.table()) == Counter(range(30))

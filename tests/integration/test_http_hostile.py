@@ -157,7 +157,7 @@ def test_a_result_that_was_there_has_cost_no_gpu_time(service: Service) -> None:
     again = service.create(seed="7").json()
     assert (again["status"], again["usage"], again["timings"]) == (
         "completed",
-        {"gpu_seconds": 0.0, "peak_vram_bytes": None, "cost": 0.0},
+        {"unet_steps": 0, "gpu_seconds": 0.0, "peak_vram_bytes": None, "cost": 0.0},
         {},
     )
 

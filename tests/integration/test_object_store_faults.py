@@ -21,6 +21,9 @@ from tests.integration.s3_proxies import (
     proxy,
 )
 
+_BOUND_S = 60.0
+"""Much less than the five minutes of minio's own settings, on a busy machine too."""
+
 
 def test_a_lost_reply_does_not_lose_the_win(s3: ObjectStoreConfig) -> None:
     with proxy(LoseFirstReply, s3) as through:
@@ -79,13 +82,13 @@ def test_a_killed_server_is_unavailable_and_keeps_what_it_acknowledged(
             time.sleep(0.01)
         os.kill(own_server.pid, signal.SIGKILL)
         for writer in writers:
-            writer.result(timeout=15)
+            writer.result(timeout=_BOUND_S)
         killed.set()
 
     began = time.monotonic()
     with pytest.raises(StoreUnavailable):
         store.get("0/0")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < _BOUND_S
 
     endpoint = own_server.config.endpoint
     own_server.stop()
@@ -125,7 +128,7 @@ def test_a_frozen_server_is_unavailable_in_bounded_time(own_server: EmbeddedS3) 
             began = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 call()
-            assert time.monotonic() - began < 3  # two tries of 0.3 s, and room for a busy machine
+            assert time.monotonic() - began < _BOUND_S  # two tries of 0.3 s
     finally:
         os.kill(own_server.pid, signal.SIGCONT)
     assert store.get("a") == b"x"
@@ -135,7 +138,7 @@ def test_nobody_listening_is_unavailable(s3: ObjectStoreConfig) -> None:
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="refused"):
         S3ObjectStore(s3.model_copy(update={"endpoint": "127.0.0.1:1"})).check()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < _BOUND_S
 
 
 def test_a_body_cut_short_is_not_taken_for_the_object(s3: ObjectStoreConfig) -> None:

@@ -44,10 +44,10 @@ def test_top_follows_the_table_and_gives_the_screen_back(tmp_path: Path) -> None
         assert ENTER_SCREEN in first
         jobs.create(make_request("video_1"))
         (job,) = jobs.lease(jobs.next_epoch(), {"video_1": "a100"})
-        read_until(terminal, job.id.encode(), 10)
+        read_until(terminal, job.id.encode(), 60)
         top.send_signal(signal.SIGINT)
-        read_until(terminal, LEAVE_SCREEN, 10)
-        assert top.wait(10) == 0
+        read_until(terminal, LEAVE_SCREEN, 60)
+        assert top.wait(60) == 0
     finally:
         top.kill()
         top.wait()

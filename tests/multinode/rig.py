@@ -64,7 +64,7 @@ class MultiNode:
         ray.init(self._cluster.address, log_to_driver=False)
         client = ServeSubmissionClient(f"http://{self._cluster.webui_url}")
         client.deploy_applications(self._document)
-        self.until(lambda: self.status() == "RUNNING", 150, lambda: client.get_serve_details())
+        self.until(lambda: self.status() == "RUNNING", 200, lambda: client.get_serve_details())
         self.until(lambda: self.replicas()["Denoiser-a100"] == 2, 60, self.replicas)
         self.jobs = SqlJobStore(self.jobs_config)
 
@@ -132,7 +132,7 @@ class MultiNode:
         self.until(lambda: self.job(job_id).step >= step, patience_s, lambda: self.job(job_id))
         return self.job(job_id)
 
-    def completed(self, *job_ids: str, patience_s: float = 120) -> list[Job]:
+    def completed(self, *job_ids: str, patience_s: float = 200) -> list[Job]:
         def all_ended() -> bool:
             return all(self.job(job_id).status.is_terminal for job_id in job_ids)
 

@@ -43,6 +43,7 @@ def test_a_row_that_is_tried_again_is_taken_back_as_what_it_was(status: RowStatu
     counts = Counts(2)
     row = ResultRow(row=0, status=status, error_code="x", gpu_seconds=2.0, cost=0.1)
     counts.add(row)
+    counts.skipped = 1  # it was a driver's before
     assert counts.gpu_seconds == 2.0
     counts.take_back(row)
     assert counts == Counts(2)

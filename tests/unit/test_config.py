@@ -1,5 +1,6 @@
 """Configuration: every shipped file is valid, mistakes are named, the environment wins."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.local_parts import Own, Parts
 from cluster.stage import StageConfig
 from serve.config import ConfigError, load
 
@@ -100,7 +102,7 @@ def test_the_environment_beats_the_file_and_origins_are_told(
     assert loaded.app.model.source == "/models/other"
     origins = {name: (value, origin) for name, value, origin in loaded.in_force()}
     assert origins["model.source"] == ("/models/other", "environment SHOPREEL_MODEL__SOURCE")
-    assert origins["model.name"] == ("tiny-random", "config.yaml")
+    assert origins["model.name"] == ("embedded", "config.yaml")
     assert origins["model.dtype"] == ("float16", "default")
     assert origins["stages.video_encoder.mp4.crf"][1] == "default"
 
@@ -202,3 +204,29 @@ def test_a_stage_becomes_serve_options() -> None:
     assert options["autoscaling_config"]["min_replicas"] == 0
     assert (stage.torch_device, StageConfig().torch_device) == ("cuda", "cpu")
     assert StageConfig(num_gpus=1, device="cpu").torch_device == "cpu"
+
+
+def test_random_weights_that_have_become_a_folder_are_still_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `shopreel up` hands its replicas."""
+    shipped = load(CLUSTER / "local.yaml").app
+    assert shipped.default_model_name == "camera"
+    (folder := tmp_path / "models" / "tiny").mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")  # it is written already
+    own = Own(False, False, True, shipped.default_model_name)
+    with ExitStack() as ends:
+        settings = Parts(tmp_path, own, lambda _: None, ends).settings
+    for name, value in settings.items():
+        monkeypatch.setenv(f"SHOPREEL_{name}", value)
+    app = load(CLUSTER / "local.yaml").app
+    assert (app.model.source, app.default_model_name) == (str(folder), "camera")
+
+
+@pytest.mark.parametrize("source", ["/srv/weights", "ali-vilab/i2vgen-xl"])
+def test_a_server_with_weights_uses_them(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `shopreel up --model` does."""
+    monkeypatch.setenv("SHOPREEL_MODEL__SOURCE", source)
+    monkeypatch.setenv("SHOPREEL_MODEL__NAME", "ours")
+    assert load(CLUSTER / "local.yaml").app.default_model_name == "ours"
+    assert load(CLUSTER / "one_gpu.yaml").app.default_model_name == "ours"

@@ -447,8 +447,8 @@ def test_told_to_end_it_puts_jobs_back_at_once(
         await Dispatcher.__del__(dispatcher)
         assert rig.job("job").status is JobStatus.QUEUED
 
-    assert DispatcherConfig().drain_s > 10
-    asyncio.run(asyncio.wait_for(scenario(), 10))  # less than it has when Serve stops it
+    less_than_when_serve_stops_it = 0.8 * DispatcherConfig().drain_s
+    asyncio.run(asyncio.wait_for(scenario(), less_than_when_serve_stops_it))
 
 
 def test_drain_does_not_miss_a_lease_under_way(tmp_path: Path) -> None:
@@ -689,7 +689,7 @@ def test_a_deadline_ends_a_job_that_still_waits_and_goes_with_one_that_runs(
         rig = Rig(tmp_path)
         rig.gate.clear()
         await rig.start()
-        deadline_at = time.time() + 0.5
+        deadline_at = time.time() + 3  # for three to find their slot, on any machine
         for number in range(4):  # three find a slot
             priority = Priority.INTERACTIVE if number < 2 else Priority.BATCH
             rig.jobs.create(
@@ -900,8 +900,9 @@ async def over_in_an_outage(
     await rig.until("job", JobStatus.IN_PROGRESS)
     outage.lasts = True
     rig.gate.set()
-    await asyncio.sleep(0.8)
-    assert rig.bucket.objects
+    while not rig.bucket.objects:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
     at_its_end()
     outage.lasts = False
 
@@ -1068,6 +1069,37 @@ def test_a_job_whose_tier_goes_while_its_result_is_looked_for_goes_to_another(
     run(scenario)
 
 
+def test_a_clip_whose_denoiser_starts_anew_waits_for_it_and_teaches_nothing_of_its_encoding(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(tmp_path)
+        dispatcher = await rig.start()
+        starts = asyncio.Event()
+
+        class Starting(Stream):
+            async def __aiter__(self) -> AsyncIterator[Any]:
+                await starts.wait()
+                async for event in super().__aiter__():
+                    yield event
+
+        denoised = Denoised(None, "checkpoints/x", {"denoising": 1.0}, "")
+        rig.denoisers[0].remote = lambda *_: Starting(lambda: denoised, rig.gate)  # type: ignore[method-assign]
+        rig.jobs.create(make_request("job"))
+        while rig.job("job").stage is not Stage.ENCODING:
+            await asyncio.sleep(0.01)
+        dispatcher.counts = {"Denoiser-cpu": 0, "Decoder": 1}
+        while rig.job("job").stage is not Stage.WAITING_DENOISER:
+            await asyncio.sleep(0.01)
+        starts.set()
+        assert (await rig.until("job", JobStatus.COMPLETED)).attempt == 1
+        learned = dispatcher._foresight.snapshot().stage_s
+        assert Stage.ENCODING not in learned
+        assert Stage.DECODING in learned
+
+    run(scenario)
+
+
 def test_a_clip_on_a_node_that_drains_is_left_to_hand_itself_out(tmp_path: Path) -> None:
     """Serve counts its replica no more as running; it still is, and takes no new clip. The same
     where Serve stops it: the clip ends as Preempted, its checkpoint stored."""
@@ -1219,7 +1251,8 @@ def test_a_result_that_is_being_deleted_is_made_anew(tmp_path: Path) -> None:
         while not rig.job("again").events:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)  # the purge takes ten times as long as the first wait
-        assert rig.job("again").stage is Stage.WAITING_STORAGE
+        while rig.job("again").stage is not Stage.WAITING_STORAGE:
+            await asyncio.sleep(0.01)
         rig.bucket.objects.clear()
         while rig.job("again").attempt < 2 or not rig.bucket.objects:
             await asyncio.sleep(0.01)
@@ -1272,10 +1305,10 @@ def test_no_more_wait_for_a_purge_than_may(tmp_path: Path, monkeypatch: pytest.M
             purges.append(rig.jobs.delete("shop", request.id))
             rig.jobs.create(replace(request, id=f"{request.id}-again"))
         # Two slots: up to four attempts beyond the three are let in, and two with the last of them.
-        while len(dispatcher._attempts) <= 4:
+        while len(dispatcher._attempts) <= 4 or rig.jobs.counts()[JobStatus.IN_PROGRESS] < 8:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
-        assert 8 <= rig.jobs.counts()[JobStatus.IN_PROGRESS] <= 9
+        assert rig.jobs.counts()[JobStatus.IN_PROGRESS] <= 9
         for purge in purges:
             rig.jobs.purged(purge)
         for request in requests:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import pickle
 import socket
-import time
+import threading
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -306,18 +306,23 @@ def test_refused_and_unreachable_read_the_same_to_the_caller(authority: TestAuth
 
 
 def test_a_slow_name_server_does_not_hold_a_caller_up() -> None:
+    given_up, answered = threading.Event(), list[str]()
+
     def slow(host: str, port: int) -> list[str]:
-        time.sleep(1)
-        return ["8.8.8.8"]
+        given_up.wait(60)
+        answered.append("8.8.8.8")
+        return answered
 
-    async def go() -> float:
+    async def go() -> None:
         client = Egress(EgressConfig(image_hosts=(HOST,), connect_timeout_s=0.1), slow)
-        begun = time.monotonic()
-        with pytest.raises(Unreachable):
-            await client.fetch_image(f"https://{HOST}/", 1000)
-        return time.monotonic() - begun
+        try:
+            with pytest.raises(Unreachable):
+                await client.fetch_image(f"https://{HOST}/", 1000)
+            assert answered == []
+        finally:
+            given_up.set()
 
-    assert asyncio.run(go()) < 0.9
+    asyncio.run(go())
 
 
 def test_the_machines_own_resolver_is_used_and_its_answer_judged() -> None:
@@ -456,11 +461,9 @@ def test_what_may_be_an_image_is_taken(authority: TestAuthority, media_type: str
 
 @pytest.mark.parametrize("answer", [trickle, silent])
 def test_a_slow_answer_ends_in_time(authority: TestAuthority, answer: Answer) -> None:
-    begun = time.monotonic()
     with pytest.raises(FetchFailed, match=r"longer than 0\.3 s") as failed:
         fetch_from(answer, authority, total_timeout_s=0.3)
     assert failed.value.retryable
-    assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize(

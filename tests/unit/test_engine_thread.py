@@ -46,7 +46,7 @@ def rig(tiny: ModelFolder) -> Iterator[Rig]:
 
 
 def test_requests_join_while_others_run(rig: Rig) -> None:
-    rig.join("long", num_inference_steps=40)
+    rig.join("long", num_inference_steps=200)
     rig.join("short", num_inference_steps=1)
     assert isinstance(rig.last("short"), Finished)
     assert rig.thread.call(lambda e: e.live).result(20) == ("long",)
@@ -70,8 +70,8 @@ def test_a_tick_that_hangs_is_seen_from_outside(rig: Rig) -> None:
 
     rig.models.unet.unet.register_forward_pre_hook(hang)
     rig.join("clip", num_inference_steps=1)
-    time.sleep(0.3)
-    assert rig.thread.silent_s >= 0.2
+    while rig.thread.silent_s < 0.2:  # it hangs for much longer
+        time.sleep(0.01)
     go_on.set()
     rig.last("clip")
     assert rig.thread.call(lambda e: e.live).result(20) == ()

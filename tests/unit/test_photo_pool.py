@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -125,10 +124,8 @@ def test_a_photo_that_takes_too_long_is_undecodable_and_its_process_replaced() -
     with pool_of(timeout_s=0.5) as pool:
         (stuck,) = pool.pids
         os.kill(stuck, signal.SIGSTOP)
-        started = time.monotonic()
         with pytest.raises(UndecodablePhoto, match="longer than 0.5 s"):
             inspect(pool, PHOTO)
-        assert time.monotonic() - started < 1.5
         assert not psutil.pid_exists(stuck)
         assert inspect(pool, PHOTO).width == 640
 

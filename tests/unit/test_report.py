@@ -207,7 +207,8 @@ def test_other_cells_are_left_alone(value: object) -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (0, "0 s"), (0.034, "0.034 s"), (3.04, "3.0 s"), (9.99, "10 s"), (61, "1 min 1 s"),
+        (0, "0 s"), (5.6e-5, "0 s"), (0.034, "0.034 s"), (3.04, "3.0 s"), (9.99, "10 s"),
+        (61, "1 min 1 s"),
         (3600, "1 h"), (11_520, "3 h 12 min"), (90_000, "1 d 1 h"), (86_400_000, "1,000 d"),
     ],
 )  # fmt: skip

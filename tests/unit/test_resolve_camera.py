@@ -152,6 +152,8 @@ def test_the_default_model_must_exist() -> None:
     for name in (None, "camera", "i2vgen-xl"):
         assert AppConfig(**config, default_model=name).default_model == name
     assert AppConfig(**config).default_model_name == "camera"  # random weights are no weights
+    embedded = ModelConfig(name="embedded", source="embedded")
+    assert AppConfig(**config | {"model": embedded}).default_model_name == "camera"
     assert AppConfig(**config, default_model="i2vgen-xl").default_model_name == "i2vgen-xl"
     weights = ModelConfig(name="ours", source="/srv/weights")
     assert AppConfig(**config | {"model": weights}).default_model_name == "ours"

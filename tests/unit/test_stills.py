@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from video.stills import contact_sheet, poster, spritesheet
+from video.stills import Clip, contact_sheet, poster, spritesheet
 
 Pixels = NDArray[np.uint8]
 PAPER = (246, 245, 242)
@@ -70,7 +70,7 @@ def test_sprite_cells_keep_the_ratio(height: int, cell_height: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 8, 16])
 def test_a_contact_sheet_shows_every_frame_in_order_right_of_the_photo(count: int) -> None:
-    sheet = opened(contact_sheet(PHOTO, tinted(count), "Mug", ["seed 7"]), "PNG")
+    sheet = opened(contact_sheet(PHOTO, [Clip(tinted(count))], "Mug", ["seed 7"]), "PNG")
     reds = frame_reds(sheet)
     assert reds == tinted(count)[:, 0, 0, 0].tolist()
     green = np.nonzero((sheet == PHOTO[0, 0]).all(axis=-1).any(axis=0))[0]
@@ -80,17 +80,30 @@ def test_a_contact_sheet_shows_every_frame_in_order_right_of_the_photo(count: in
 
 
 def test_of_a_long_clip_sixteen_frames_are_shown_first_and_last_among_them() -> None:
-    reds = frame_reds(opened(contact_sheet(PHOTO, tinted(31), "Mug", []), "PNG"))
+    reds = frame_reds(opened(contact_sheet(PHOTO, [Clip(tinted(31))], "Mug", []), "PNG"))
     assert len(reds) == 16
     assert (reds[0], reds[-1]) == (0, 255)
     assert reds == sorted(set(reds))
+
+
+def test_clips_stand_below_each_other_each_with_its_share_and_its_label() -> None:
+    bright = tinted(31)
+    dark = bright.copy()
+    dark[..., 0] //= 2
+    clips = [Clip(bright, "first", 24.0), Clip(dark, "second", 24.0)]
+    sheet = opened(contact_sheet(PHOTO, clips, "Mug", []), "PNG")
+    reds = frame_reds(sheet)
+    assert len(reds) == 16
+    assert (reds[0], reds[7], reds[8], reds[15]) == (0, 255, 0, 127)
+    unlabelled = [Clip(bright, fps=24.0), Clip(dark, fps=24.0)]
+    assert sheet.shape[0] > opened(contact_sheet(PHOTO, unlabelled, "Mug", []), "PNG").shape[0]
 
 
 @pytest.mark.parametrize(
     ("height", "width"), [(32, 48), (64, 64), (128, 72), (512, 512), (1080, 1920)]
 )
 def test_frames_of_any_size_are_shown_at_a_readable_one(height: int, width: int) -> None:
-    sheet = opened(contact_sheet(PHOTO, tinted(4, height, width), "Mug", []), "PNG")
+    sheet = opened(contact_sheet(PHOTO, [Clip(tinted(4, height, width))], "Mug", []), "PNG")
     is_frame = (sheet[..., 2] > 240) & (sheet[..., 1] < 20)
     area = is_frame.sum() / 4
     assert 0.5 * 240**2 < area < 1.1 * 240**2
@@ -102,7 +115,7 @@ def test_frames_of_any_size_are_shown_at_a_readable_one(height: int, width: int)
 @pytest.mark.parametrize("shape", [(100, 100), (60, 400), (400, 60)])
 def test_the_photo_keeps_its_ratio(shape: tuple[int, int]) -> None:
     photo = np.full((*shape, 3), (0, 160, 0), np.uint8)
-    sheet = opened(contact_sheet(photo, tinted(9), "Mug", []), "PNG")
+    sheet = opened(contact_sheet(photo, [Clip(tinted(9))], "Mug", []), "PNG")
     rows, columns = np.nonzero((sheet == (0, 160, 0)).all(axis=-1))
     ratio = (np.ptp(columns) + 1) / (np.ptp(rows) + 1)
     assert ratio == pytest.approx(shape[1] / shape[0], rel=0.03)
@@ -112,7 +125,7 @@ def test_title_captions_and_lines_are_drawn() -> None:
     def sheet(
         title: str = "Mug", lines: tuple[str, ...] = ("a",), fps: float | None = None
     ) -> Pixels:
-        return opened(contact_sheet(PHOTO, tinted(4), title, lines, fps), "PNG")
+        return opened(contact_sheet(PHOTO, [Clip(tinted(4), fps=fps)], title, lines), "PNG")
 
     plain = sheet()
     header, footer = plain[:110], plain[-100:]
@@ -125,9 +138,9 @@ def test_title_captions_and_lines_are_drawn() -> None:
 
 @pytest.mark.parametrize("title", ["word " * 80, "x" * 500])
 def test_long_text_is_cut_at_the_margin(title: str) -> None:
-    sheet = opened(contact_sheet(PHOTO, tinted(4), title, [title]), "PNG")
+    sheet = opened(contact_sheet(PHOTO, [Clip(tinted(4))], title, [title]), "PNG")
     assert (sheet[:, -55:] == PAPER).all()  # of the margin, a frame's rule takes 1 px
-    assert sheet.shape == opened(contact_sheet(PHOTO, tinted(4), "x", ["x"]), "PNG").shape
+    assert sheet.shape == opened(contact_sheet(PHOTO, [Clip(tinted(4))], "x", ["x"]), "PNG").shape
 
 
 @pytest.mark.parametrize(
@@ -135,4 +148,6 @@ def test_long_text_is_cut_at_the_margin(title: str) -> None:
     [("Café crème — 20×30", "Cafe creme - 20x30"), ("cafe\u0301", "cafe"), ("杯子", "??")],
 )
 def test_letters_the_font_lacks_are_replaced_not_drawn_as_boxes(title: str, drawn: str) -> None:
-    assert contact_sheet(PHOTO, tinted(4), title, []) == contact_sheet(PHOTO, tinted(4), drawn, [])
+    assert contact_sheet(PHOTO, [Clip(tinted(4))], title, []) == contact_sheet(
+        PHOTO, [Clip(tinted(4))], drawn, []
+    )

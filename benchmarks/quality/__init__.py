@@ -1,0 +1,1 @@
+"""What the videos look like, in figures and in sheets to be looked at."""

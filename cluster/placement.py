@@ -53,14 +53,16 @@ class TierLoad:
         return priority is Priority.INTERACTIVE or self.batch_in_flight < most_batch
 
     def finish_s(self, candidate: Candidate) -> float:
-        """Predicted seconds until the job would be done here. People do not wait for batch work:
-        the engine pauses it for them."""
-        ahead = self.interactive_s
+        """Predicted seconds until the job would be done here. Nobody waits while a replica is idle;
+        people do not wait for batch work: the engine pauses it for them."""
+        ahead, clips = self.interactive_s, self.in_flight - self.batch_in_flight
         if candidate.priority is Priority.BATCH:
-            ahead += self.batch_s
+            ahead, clips = self.work_s, self.in_flight
         own = candidate.seconds[self.name]
         if self.replicas == 0:
             return self.cold_start_s + ahead + own
+        if clips < self.replicas:
+            return own
         return ahead / self.replicas + own
 
     def add(self, candidate: Candidate, starts: bool) -> None:

@@ -48,8 +48,20 @@ def plan(jobs: list[Candidate], *tiers: TierLoad, now: float = 10.0, **share: fl
 
 def test_the_tier_that_finishes_first_gets_the_job() -> None:
     assert plan([job("a")], tier(), tier(RTX)).starts == {"a": A100}
-    assert plan([job("a")], tier(interactive_s=30), tier(RTX)).starts == {"a": RTX}
-    assert plan([job("a")], tier(interactive_s=30, replicas=2), tier(RTX)).starts == {"a": A100}
+    busy: dict[str, Any] = {"interactive_s": 30, "in_flight": 2}
+    assert plan([job("a")], tier(**busy), tier(RTX)).starts == {"a": RTX}
+    assert plan([job("a")], tier(replicas=2, **busy), tier(RTX)).starts == {"a": A100}
+
+
+def test_an_idle_replica_is_not_waited_for() -> None:
+    """However long the clip is that another replica of the tier is at."""
+    asleep = tier(RTX, replicas=0, starts_from_zero=True, cold_start_s=5)
+    found = plan([job("a"), job("b")], tier(replicas=2, interactive_s=500, in_flight=1), asleep)
+    assert found == Plan(starts={"a": A100}, held={"b": RTX})
+    beside = tier(replicas=2, batch_s=500, in_flight=2, batch_in_flight=2, batch_slots=3)
+    assert plan([job("a")], beside, asleep).starts == {"a": A100}
+    beside = tier(replicas=2, batch_s=500, in_flight=2, batch_in_flight=2, batch_slots=3)
+    assert plan([batch("a")], beside, asleep).held == {"a": RTX}
 
 
 def test_a_full_tier_is_waited_for_while_that_is_sooner() -> None:
@@ -102,7 +114,7 @@ def test_a_tier_at_rest_is_woken_where_that_is_sooner() -> None:
     asleep = tier(replicas=0, starts_from_zero=True)
     assert plan([job("a")], asleep) == Plan(held={"a": A100})
     assert plan([job("a")], asleep, tier(RTX)).starts == {"a": RTX}
-    assert plan([job("a")], asleep, tier(RTX, interactive_s=90)).held == {"a": A100}
+    assert plan([job("a")], asleep, tier(RTX, interactive_s=90, in_flight=1)).held == {"a": A100}
 
 
 def test_a_tier_whose_node_is_away_gets_nothing() -> None:

@@ -149,6 +149,10 @@ class CostModel:
         """What one replica of the tier sustains, as far as is known."""
         return self._measured_tflops.get(tier_name, self._tiers[tier_name].tflops)
 
+    def is_measured(self, tier_name: str) -> bool:
+        """Whether that was ever seen of it, or is what the configuration presumes."""
+        return tier_name in self._measured_tflops
+
     def observe(
         self, tier_name: str, sampling: SamplingParams, steps_done: int, seconds: float
     ) -> None:

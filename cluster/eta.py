@@ -63,6 +63,9 @@ class TierState:
     tflops: float  # what a replica sustains, as learned so far
     running: Mapping[Priority, Work]
     queued: Mapping[Priority, Work]  # that will come here, as planned now
+    starting: int | None = None  # replicas that do not run yet; None: none were counted so far
+    is_measured: bool = False  # tflops, by clips or a calibration; else they are as configured
+    peak_vram_bytes: int | None = None  # the most that a clip's denoising held; None: no GPU so far
 
     @property
     def works(self) -> tuple[Work, ...]:
@@ -71,7 +74,7 @@ class TierState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the Dispatcher tells those who foresee."""
+    """What the Dispatcher tells those who foresee, and those who look on."""
 
     tiers: Mapping[str, TierState]
     stage_s: Mapping[Stage, float] = field(default_factory=dict)  # mean wall seconds, as measured
@@ -81,7 +84,7 @@ class Snapshot:
     def shape(self) -> object:
         """Alike for snapshots of which only the seconds have run on."""
         tiers = {
-            name: (tier.replicas, *(round(work.clips) for work in tier.works))
+            name: (tier.replicas, tier.starting, *(round(work.clips) for work in tier.works))
             for name, tier in self.tiers.items()
         }
         return tiers, self.stage_s.keys()

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from deployments.egress.client import Egress
 from diffusion.model_folder import ModelCard
@@ -11,6 +12,7 @@ from serve.edge.auth import Authenticator, authenticator
 from serve.edge.memory import MemoryBudget
 from serve.services.admission import Admission
 from serve.services.batches import Batches
+from serve.services.cluster_status import ClusterStatus
 from serve.services.contents import Contents
 from serve.services.files import Files
 from serve.services.foresight import Foresight
@@ -23,6 +25,7 @@ from storage.facts import SqlFacts
 from storage.files import SqlFiles
 from storage.job_store import SqlJobStore
 from storage.object_store import S3ObjectStore
+from storage.sql import overview
 from storage.tenants import SqlTenants
 from video.photo_pool import PhotoPool
 
@@ -45,6 +48,7 @@ class Api:
     files: Files
     batches: Batches
     readiness: Readiness
+    cluster: ClusterStatus
     tenant_of: Authenticator
     memory: MemoryBudget
 
@@ -69,6 +73,9 @@ def open_api(
     files = Files(
         uploads, objects, store, photos, config.auth.enabled, config.catalog.max_upload_bytes
     )
+    foresight = Foresight(SqlFacts(jobs.database), admission.cost)
+    readiness = Readiness(jobs, objects, dispatcher.broken)
+    tiers = (*config.tiers, config.stages.camera)
     videos = Videos(
         config,
         model,
@@ -80,7 +87,7 @@ def open_api(
         photos,
         memory,
         Egress(config.egress),
-        Foresight(SqlFacts(jobs.database), admission.cost),
+        foresight,
         Watch(jobs),
         wake=dispatcher.wake,
         stop=dispatcher.stop,
@@ -90,7 +97,8 @@ def open_api(
         Contents(jobs, objects, store),
         files,
         Batches(config, model.name, SqlBatches(jobs.database), uploads, store),
-        Readiness(jobs, objects, dispatcher.broken),
+        readiness,
+        ClusterStatus(tiers, readiness, foresight, partial(overview.lines, jobs.database)),
         authenticator(config.auth, config.quota, tenants),
         memory,
     )

@@ -97,6 +97,10 @@ class Client:
         cards: list[dict[str, Any]] = self._json(self._request("GET", "/v1/models"))["data"]
         return cards
 
+    def cluster(self) -> dict[str, Any]:
+        """How the service stands: the wire's Cluster object (serve.schemas.Cluster) as JSON."""
+        return self._json(self._request("GET", "/v1/cluster"))
+
     def preview_prompt(self, fields: Mapping[str, str]) -> dict[str, Any]:
         return self._json(self._request("POST", "/v1/prompts:preview", json=dict(fields)))
 

@@ -17,6 +17,7 @@ from serve.edge.middleware import BodyLimit, HeadAsGet, RequestId
 from serve.edge.rate import RateLimitHeaders
 from serve.errors import ANSWERED, REQUEST, ApiError, respond, unknown_parameter
 from serve.routes.batches import batch_routes
+from serve.routes.cluster import cluster_routes
 from serve.routes.content import content_routes
 from serve.routes.discovery import discovery_routes
 from serve.routes.files import file_routes
@@ -63,6 +64,7 @@ def create_app(api: Api, echo_request_id: bool = True) -> FastAPI:
         batch_routes(api.batches, api.tenant_of),
         discovery_routes(config, api.videos.model, api.tenant_of),
         prompt_routes(config, api.tenant_of),
+        cluster_routes(api.cluster, api.tenant_of),
         health_routes(api.readiness),
     )
     routes = [*app.routes, *(route for router in routers for route in router.routes)]

@@ -233,6 +233,8 @@ class Attempts:
 
         def freed(result: Denoised | None) -> None:
             self._fleet.leave(attempt)
+            if result:
+                self._fleet.note_peak(tier, result.peak_vram_bytes)
             if result and (seconds := result.timings["denoising"]):
                 self._fleet.cost.observe(tier, sampling, result.resumed_at, seconds)
             self._changed()

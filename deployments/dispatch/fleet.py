@@ -68,6 +68,7 @@ class Tier:
         self.replica_handle = denoiser
         self.replicas = config.min_replicas  # that run, and take clips
         self.is_gone = False  # not even one that leaves is left
+        self.peak_vram_bytes: int | None = None  # of all clips so far; None: no GPU
         self.clips: dict[Attempt, Clip] = {}
 
     @property
@@ -109,6 +110,11 @@ class Fleet:
         for tier in self.tiers.values():
             if clip := tier.clips.get(attempt):
                 clip.step = step
+
+    def note_peak(self, tier: str, vram_bytes: int | None) -> None:
+        """So much of the card was held while a clip was denoised; None: there is no card."""
+        known = self.tiers[tier].peak_vram_bytes
+        self.tiers[tier].peak_vram_bytes = max(vram_bytes or 0, known or 0) or None
 
     def leave(self, attempt: Attempt) -> None:
         """Its slot is free; no matter if it was already."""
@@ -211,7 +217,7 @@ class Fleet:
         return stats
 
     def tier_states(self) -> dict[str, TierState]:
-        """What an ETA is foreseen by."""
+        """What an ETA is foreseen by, and an operator sees."""
         queued = self._queued or {}
         return {
             name: TierState(
@@ -222,6 +228,9 @@ class Fleet:
                 tflops=self.cost.tflops(name),
                 running={priority: self._running(tier, priority) for priority in Priority},
                 queued={priority: queued.get((name, priority), Work()) for priority in Priority},
+                starting=self.starting.get(tier.config.deployment_name),
+                is_measured=self.cost.is_measured(name),
+                peak_vram_bytes=tier.peak_vram_bytes,
             )
             for name, tier in self.tiers.items()
         }

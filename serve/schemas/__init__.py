@@ -5,6 +5,9 @@ from serve.schemas.batches import BatchItem as BatchItem
 from serve.schemas.batches import BatchItemList as BatchItemList
 from serve.schemas.batches import BatchList as BatchList
 from serve.schemas.batches import CreateBatch as CreateBatch
+from serve.schemas.cluster import Cluster as Cluster
+from serve.schemas.cluster import Queue as Queue
+from serve.schemas.cluster import Tier as Tier
 from serve.schemas.create import MOST_FRAMES as MOST_FRAMES
 from serve.schemas.create import CreateVideo as CreateVideo
 from serve.schemas.create import CreateVideoForm as CreateVideoForm

@@ -10,7 +10,8 @@ from storage.object_store import ObjectStore
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_S = 3.0
+PATIENCE_S = 3.0
+"""For each part."""
 
 
 class Readiness:
@@ -50,9 +51,9 @@ class Readiness:
         if part not in self._probes or self._probes[part].done():
             self._probes[part] = asyncio.create_task(asyncio.to_thread(probe))
         try:
-            await asyncio.wait_for(asyncio.shield(self._probes[part]), _PATIENCE_S)
+            await asyncio.wait_for(asyncio.shield(self._probes[part]), PATIENCE_S)
         except TimeoutError:
-            return [f"{part}: no answer in {_PATIENCE_S:g} s"]
+            return [f"{part}: no answer in {PATIENCE_S:g} s"]
         except StoreUnavailable:
             # Addresses and statements, which are nobody's business without a key.
             log.warning("%s: no answer", part, exc_info=True)

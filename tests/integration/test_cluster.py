@@ -294,6 +294,21 @@ def test_video_encoding_scales_alone(handles: Handles) -> None:
     watch_scaling("VideoEncoder", (Clip(n) for n in range(24)))
 
 
+def test_the_service_tells_its_tiers_as_they_are(live: LiveCluster) -> None:
+    video = ended(live, quick(live, seed=21))
+    with live.client() as client:
+        while (told := client.cluster())["observed_at"] <= video["completed_at"]:
+            time.sleep(0.2)
+    assert (told["status"], told["broken"], told["stale"]) == ("ready", [], False)
+    cpu, camera = told["tiers"]
+    assert (cpu["id"], cpu["kind"], cpu["max_replicas"]) == ("cpu", "denoiser", 2)
+    assert (camera["id"], camera["kind"]) == ("camera", "camera")
+    assert cpu["now"]["replicas"] >= 1
+    assert cpu["now"]["tflops"] > 0  # learned from that video
+    assert (cpu["vram"], camera["now"]["tflops"]) == (None, None)
+    assert [told["queue"][who]["clips"] for who in ("interactive", "batch")] == [0, 0]
+
+
 def test_the_same_seed_gives_the_same_bytes_on_a_fresh_cluster(
     live: LiveCluster, handles: Handles, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_head_is_get_without_content(service: Service) -> None:
         (f"/v1/videos/{video_id}", {}),
         ("/v1/videos", {}),
         ("/v1/models", {}),
+        ("/v1/cluster", {}),
         ("/healthz", {}),
         ("/readyz", {}),
         ("/openapi.json", {}),

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
+from cluster.eta import FACT, Snapshot, TierState, Work
+from diffusion.params import Priority
 from storage import keys
+from storage.facts import SqlFacts
 from storage.job_contract import Progress
 from storage.jobs import Stage
 from storage.lifecycle.collector import Collector
@@ -209,6 +212,27 @@ def test_models_and_presets_say_what_may_be_asked_for(service: Service) -> None:
     assert presets["standard"]["num_inference_steps"] == 50
 
 
+def test_how_the_service_stands_is_told_to_every_key_and_names_no_other(shops: Service) -> None:
+    mine, theirs = shops.key("shop-a"), shops.key("shop-b")
+    secret = shops.create(headers=theirs, sku="SECRET-1", title="not out yet").json()["id"]
+    none = dict.fromkeys(Priority, Work())
+    tier = TierState(1, 4, 60.0, False, 125.0, none | {Priority.BATCH: Work(2, 90)}, none, 0, True)
+    snapshot = Snapshot({"cpu": tier}, {Stage.DECODING: 1.25}, None)
+    SqlFacts(shops.jobs.database).put(FACT, snapshot.to_json())
+    answer = shops.http.get("/v1/cluster", headers=mine)
+    told = answer.json()
+    assert (told["status"], told["broken"], told["stale"]) == ("ready", [], False)
+    assert told["queue"]["interactive"]["clips"] == 1
+    cpu, camera = told["tiers"]
+    assert (cpu["now"]["tflops"], cpu["now"]["running"]["batch"]["clips"]) == (125.0, 2)
+    assert (cpu["vram"], camera["kind"], camera["now"]) == (None, "camera", None)
+    for word in (secret, "SECRET", "not out", "shop-b", "default"):
+        assert word not in answer.text
+    shops.broken = ["Denoiser-cpu: no replica is running"]
+    told = shops.http.get("/v1/cluster", headers=mine).json()  # an answer all the same: 200
+    assert (told["status"], told["broken"]) == ("not_ready", shops.broken)
+
+
 # --- tenants
 
 
@@ -229,6 +253,7 @@ def test_without_a_key_nothing_is_told(shops: Service) -> None:
         ("DELETE", "/v1/files/file_1"),
         ("GET", "/v1/models"),
         ("GET", "/v1/presets"),
+        ("GET", "/v1/cluster"),
         ("POST", "/v1/prompts:preview"),
     ):
         for headers in ({}, {"Authorization": "Bearer reel_0123456789abcdef_" + "x" * 43}):

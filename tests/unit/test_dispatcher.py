@@ -188,6 +188,9 @@ class Watched(Dispatcher):
             await asyncio.sleep(0.01)
 
 
+PEAK_BYTES = 5 << 30
+
+
 class Rig:
     """A Dispatcher with its stages, on a database in `folder`."""
 
@@ -214,7 +217,9 @@ class Rig:
         def plain(name: str, value: Any) -> Handle:
             return Handle(lambda: Response(self.stage(name, value)))
 
-        denoised = Denoised(None, "checkpoints/x", {"denoising": 1.0}, "")
+        denoised = Denoised(
+            None, "checkpoints/x", {"denoising": 1.0}, "", peak_vram_bytes=PEAK_BYTES
+        )
         rendered = Rendered(Decoded(None, 0.2), layers=1)
         self.denoisers = [
             Handle(partial(Stream, self.stage("denoise", denoised), self.gates.get(i, self.gate)))
@@ -1337,6 +1342,9 @@ def test_the_api_is_told_what_an_eta_needs_and_how_good_it_was(tmp_path: Path) -
         rig.jobs.create(make_request("second"))
         snapshot = await until(lambda s: bool(s.stage_s) and s.tiers["cpu"].works[0].clips == 1)
         assert snapshot.median_error is None
+        tier = snapshot.tiers["cpu"]
+        assert (tier.replicas, tier.starting, tier.is_measured) == (1, 0, True)
+        assert tier.peak_vram_bytes == PEAK_BYTES
         (report,) = dispatcher._attempts.progress()
         assert report.predicted_at is not None
         foreseen_s = report.predicted_at - (rig.job("second").started_at or 0)

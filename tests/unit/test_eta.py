@@ -1,5 +1,6 @@
 """ETAs: exact where nothing is left to chance, and near the truth in a simulated cluster."""
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -196,10 +197,34 @@ def test_a_snapshot_survives_its_json_and_another_version_is_refused() -> None:
             Snapshot.from_json(text)
 
 
+def test_a_snapshot_is_read_that_tells_less_than_this_version_does() -> None:
+    """Or a rollout would forget what the Dispatcher before it had learned."""
+    told = json.loads(Snapshot({"fast": a_tier()}, STAGE_S).to_json())
+    for name in ("starting", "is_measured", "peak_vram_bytes"):
+        del told["tiers"]["fast"][name]
+    assert Snapshot.from_json(json.dumps(told)) == Snapshot({"fast": a_tier()}, STAGE_S)
+
+
+def test_a_tier_tells_what_it_was_seen_to_do_and_no_more() -> None:
+    fleet = a_fleet()
+    state = fleet.tier_states()["fast"]
+    assert (state.starting, state.is_measured, state.peak_vram_bytes) == (None, False, None)
+    fleet.note_replicas({"Denoiser-fast": Replicas(1, starting=2)})
+    for peak in (None, 5 << 30, 3 << 30, None):
+        fleet.note_peak("fast", peak)
+    fleet.cost.observe("fast", CLIP, 0, 10.0)
+    state = fleet.tier_states()["fast"]
+    assert (state.starting, state.is_measured, state.peak_vram_bytes) == (2, True, 5 << 30)
+    slow = fleet.tier_states()["slow"]
+    assert (slow.starting, slow.is_measured, slow.peak_vram_bytes) == (None, False, None)
+
+
 def test_only_more_than_the_passing_of_time_is_news() -> None:
     before = Snapshot({"fast": a_tier(Work(2, 30.0))}, STAGE_S)
     assert Snapshot({"fast": a_tier(Work(2, 29.0))}, STAGE_S).shape == before.shape
     assert Snapshot({"fast": a_tier(Work(1, 29.0))}, STAGE_S).shape != before.shape
+    starts = a_tier(Work(2, 30.0), starting=1)
+    assert Snapshot({"fast": starts}, STAGE_S).shape != before.shape
 
 
 def test_a_fact_is_replaced_and_grows_old(tmp_path: Path) -> None:

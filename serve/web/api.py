@@ -66,6 +66,10 @@ class Api:
     async def presets(self) -> Json:
         return await self._json("GET", "/v1/presets")
 
+    async def cluster(self) -> Json:
+        """How the service stands; what is broken as well."""
+        return await self._json("GET", "/v1/cluster")
+
     async def preview_prompt(self, fields: Json) -> Json:
         return await self._json("POST", "/v1/prompts:preview", json=fields)
 
@@ -118,13 +122,6 @@ class Api:
 
     async def cancel_batch(self, batch_id: str) -> Json:
         return await self._json("POST", f"/v1/batches/{batch_id}/cancel")
-
-    async def broken(self) -> list[str]:
-        """What keeps the service from making videos, in its words."""
-        report = _document(await self._answer("GET", "/readyz"))
-        if "broken" not in report:
-            raise _refused(report)
-        return list(report["broken"])
 
     async def delete(self, video_id: str) -> Json:
         return await self._json("DELETE", f"/v1/videos/{video_id}")

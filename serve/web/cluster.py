@@ -1,4 +1,5 @@
-"""Cluster: whether the service can work, what its machines do, and what has failed lately."""
+"""Cluster: whether the service can work, what its machines do, and what of the caller's has failed
+lately."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ import gradio as gr
 from serve.web import markup
 from serve.web.actions import QUIET
 from serve.web.api import Api, Refused
-from serve.web.picture import Picture
+from serve.web.picture import Picture, in_line, machine
 from serve.web.wishes import name_of
 from serve.web.words import Words
 
@@ -36,12 +37,21 @@ class ClusterView:
             picture = await Picture.of(self.api_of(request))
         except Refused as e:
             return markup.alert(self.words, e)
+        return shown(self.words, picture, self.grafana_url)
+
+
+def shown(words: Words, picture: Picture, grafana_url: str | None) -> str:
+    queue = picture.cluster["queue"]
+    waiting = queue and {name: in_line(words, line) for name, line in queue.items()}
+    machines = [machine(words, tier) for tier in picture.cluster["tiers"]]
+    failures = None
+    if picture.failures is not None:
         failures = [
-            (one, name_of(one), self.words.trouble(one["error"]["code"]))
+            (one, name_of(one), words.trouble(one["error"]["code"]))
             for one in picture.failures[:_FAILURES]
         ]
-        drawn = (self.words, picture, failures, self.grafana_url)
-        return markup.draw("cluster.html", "service", *drawn)
+    drawn = (words, picture, waiting, machines, failures, grafana_url)
+    return markup.draw("cluster.html", "service", *drawn)
 
 
 def _awake() -> gr.Timer:

@@ -372,7 +372,14 @@ def test_the_service_view_tells_machines_failures_and_the_way_to_grafana(
     tab = open_tab()
     tab.page.get_by_role("tab", name="Service").click()
     expect(tab.page.get_by_text("The service is ready.")).to_be_visible()
-    expect(tab.page.locator('#machines tr[data-tier="cpu"]')).to_have_count(1)
+    cpu = tab.page.locator('#machines tr[data-tier="cpu"]')
+    at_work = cpu.locator('[data-column="at_work"]')
+    expect(at_work).to_have_text("0 (room for 4)", timeout=30_000)  # told every few seconds
+    expect(cpu.locator('[data-column="replicas"]')).to_have_text("1")
+    expect(cpu.locator('[data-column="speed"]')).to_contain_text("TFLOP/s")
+    expect(cpu.locator('[data-column="memory"]')).to_have_text("–")  # it has no card
+    expect(tab.page.locator('#machines tr[data-tier="camera"]')).to_contain_text("camera moves")
+    expect(tab.page.locator('#service [data-line="interactive"]')).to_have_text("0")
     failure = tab.page.locator(f'#service [data-video="{late["id"]}"]')
     expect(failure).to_contain_text("The time allowed for the video ran out.")
     expect(failure).to_contain_text("Make it again, with more time.")

@@ -3,6 +3,8 @@ what they show."""
 
 import asyncio
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,18 +17,24 @@ from catalog.errors import CatalogError
 from catalog.presets import default_presets
 from catalog.results.errors import ResultsError
 from catalog.run.errors import PlanChanged
+from cluster.eta import TierState, Work
+from cluster.tiers import CameraTierConfig, TierConfig
+from diffusion.params import Priority
 from serve.config import CAMERA
-from serve.schemas import Batch, BatchItem, CreateBatch
-from serve.web import markup, reports
+from serve.schemas import Batch, BatchItem, Cluster, CreateBatch, Queue, Tier
+from serve.web import reports
+from serve.web.api import Refused
+from serve.web.cluster import shown
 from serve.web.form import FIELDS, OF_THE_MODEL, told, wishes_of
 from serve.web.limits import allowed
 from serve.web.lists import ListUnusable, ProductList
-from serve.web.picture import Picture, machines
+from serve.web.picture import Machine, Picture, in_line, machine
 from serve.web.runs import RunWishes, is_run, name_of, percent, started, state
 from serve.web.wishes import Wishes
 from serve.web.words import LANGUAGES, words_of
 from storage.batches import Batch as StoredBatch
 from storage.batches import BatchError, BatchStatus, Counts
+from storage.sql.overview import Line
 
 EN, ZH = (words_of(language) for language in LANGUAGES)
 NO_ROWS: dict[str, Any] = {"data": [], "has_more": False}
@@ -209,67 +217,131 @@ def test_whatever_ends_a_run_has_words() -> None:
     assert told <= EN.errors.keys()
 
 
-def video(tier: str | None, gpu_seconds: float = 0.0, **more: Any) -> dict[str, Any]:
-    usage = {"gpu_seconds": gpu_seconds, "peak_vram_bytes": more.pop("peak", None)}
-    return {"tier": tier, "usage": usage, "shared_with": None, "queue_position": None, **more}
-
-
-def test_machines_are_told_by_what_they_made() -> None:
-    made = [
-        video("a100", 4.0, peak=3 << 30),
-        video("a100", 6.0, peak=5 << 30),
-        video("a100", 0.0, shared_with="video_0a"),  # took an earlier video's result
-        video("cpu", 60.0),
-    ]
-    a100, cpu, l4 = machines([video("l4"), video("l4"), video(None)], made)
-    assert (a100.tier, a100.at_work, a100.made) == ("a100", 0, 2)
-    assert (a100.gpu_seconds, a100.peak_vram_bytes) == (5.0, 5 << 30)
-    assert (cpu.gpu_seconds, cpu.peak_vram_bytes) == (60.0, None)
-    assert (l4.tier, l4.at_work, l4.made, l4.gpu_seconds) == ("l4", 2, 0, None)
-
-
 LIMITS = {"max_area_px": 262_144, "min_num_frames": 8, "max_num_frames": 32, "max_candidates": 4}
 MODEL = {"id": "i2vgen-xl", "limits": LIMITS | {"size_multiple": 64}}
 
 
+NOTHING = dict.fromkeys(Priority, Work())
+BUSY = TierState(
+    2,
+    4,
+    90.0,
+    False,
+    125.0,
+    NOTHING | {Priority.INTERACTIVE: Work(3, 100.0), Priority.BATCH: Work(1, 20.0)},
+    NOTHING | {Priority.BATCH: Work(12, 480.0)},
+    starting=1,
+    is_measured=True,
+    peak_vram_bytes=34_000_000_000,
+)
+A100 = TierConfig(name="a100", num_gpus=0.75, vram_gb=80, cold_start_s=90)
+AT_REST = TierConfig(name="l4", num_gpus=1, min_replicas=0, cold_start_s=120)
+CPU = TierConfig(name="cpu")
+KINDS = (A100, AT_REST, CPU, CameraTierConfig())
+
+
+def cluster(states: Mapping[str, TierState], *broken: str) -> dict[str, Any]:
+    """As the API tells it: three wait for two minutes, no batch work."""
+    lines = {Priority.INTERACTIVE: Line(3, 880.0), Priority.BATCH: Line(0, None)}
+    said = Cluster(
+        status="not_ready" if broken else "ready",
+        broken=list(broken),
+        observed_at=1_000 if states else None,
+        stale=not states,
+        queue=Queue.of(lines, 1_000.0) if states else None,
+        tiers=[Tier.of(tier, states.get(tier.name)) for tier in KINDS],
+    )
+    wire: dict[str, Any] = json.loads(said.model_dump_json())
+    return wire
+
+
+def test_a_tier_is_a_row_in_words() -> None:
+    idle = replace(BUSY, replicas=0, starting=0, running=NOTHING, queued=NOTHING)
+    states = {"a100": BUSY, "l4": replace(idle, peak_vram_bytes=3 << 30), "cpu": idle}
+    states["cpu"] = replace(idle, replicas=1, is_measured=False, peak_vram_bytes=None)
+    told = cluster(states)["tiers"]
+    a100, l4, cpu, camera = (machine(EN, tier) for tier in told)
+    assert a100 == Machine(
+        tier="a100",
+        makes="",
+        replicas="2, 1 starting",
+        at_work="3 + 1 batch (room for 8)",
+        queued="0 + 12 batch",
+        ahead="about 5 min",  # 600 s on two replicas
+        speed="125 TFLOP/s",
+        card="80 GB",
+        memory="34.0 of 60.0 GB",
+    )
+    assert (l4.replicas, l4.card, l4.memory) == ("at rest, starts in about 2 min", "–", "3.2 GB")
+    assert (cpu.replicas, cpu.at_work, cpu.ahead) == ("1", "0 (room for 4)", "none")
+    assert (cpu.speed, cpu.card, cpu.memory) == ("–", "–", "–")
+    assert (camera.makes, camera.replicas, camera.ahead) == ("camera moves", "–", "–")
+    uncounted = machine(EN, cluster({"cpu": replace(BUSY, starting=None)})["tiers"][2])
+    assert (uncounted.replicas, uncounted.at_work) == ("–", "3 + 1 batch")
+    chinese = machine(ZH, told[0])
+    assert (chinese.ahead, chinese.replicas) == ("约 5 分钟", "2，1 个启动中")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5300, "88 min"), (5400, "2 h")],
+)
+def test_a_span_is_told_as_finely_as_it_is_known(seconds: float, told: str) -> None:
+    assert in_line(EN, {"clips": 3, "oldest_seconds": seconds}) == f"3, the first one for {told}"
+
+
 class Told:
-    """The API, with one video of each status."""
+    """The API, with one video that has failed; with none, its table is away."""
 
-    def __init__(self, broken: list[str]) -> None:
-        self._broken = broken
+    def __init__(self, cluster: dict[str, Any], trouble: Refused | None = None) -> None:
+        self._cluster, self._trouble = cluster, trouble
 
-    async def broken(self) -> list[str]:
-        return self._broken
+    async def cluster(self) -> dict[str, Any]:
+        return self._cluster
 
     async def models(self) -> dict[str, Any]:
         return {"data": [MODEL]}
 
-    async def videos(self, status: str, limit: str) -> dict[str, Any]:
-        place = {"queued": 3}.get(status)
-        one = video(None if status == "queued" else "a100", 2.0) | {"queue_position": place}
-        error = {"code": "out_of_memory", "message": "30 GB"} if status == "failed" else None
-        return {"data": [one | {"id": "video_0a", "error": error, "metadata": {}, "sku": "<b>"}]}
+    async def videos(self, status: str) -> dict[str, Any]:
+        if self._trouble is not None:
+            raise self._trouble
+        assert status == "failed"
+        error = {"code": "out_of_memory", "message": "30 GB"}
+        return {"data": [{"id": "video_0a", "error": error, "metadata": {}, "sku": "<b>"}]}
+
+
+def picture_of(told: Told) -> Picture:
+    return asyncio.run(Picture.of(told))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("words", [EN, ZH])
 def test_the_service_is_drawn_as_the_api_tells_it(words: Any) -> None:
-    picture = asyncio.run(Picture.of(Told([])))  # type: ignore[arg-type]
-    assert (picture.waiting, picture.no_machine, picture.first_place) == (1, 0, 3)
-    trouble = words.trouble("out_of_memory")
-    failures = [(picture.failures[0], "<b>", trouble)]
     url = "https://grafana.example/d/1"
-    drawn = markup.draw("cluster.html", "service", words, picture, failures, url)
+    drawn = shown(words, picture_of(Told(cluster({"a100": BUSY}))), url)
     assert words("cluster.ready") in drawn
-    assert trouble.remedy in drawn
+    assert words.trouble("out_of_memory").remedy in drawn
     assert f'href="{url}"' in drawn
     assert "&lt;b&gt;" in drawn
-    assert 'data-tier="a100"' in drawn
-    assert '<dd id="waiting">1</dd>' in drawn
-    broken = asyncio.run(Picture.of(Told(["Dispatcher: away"])))  # type: ignore[arg-type]
-    drawn = markup.draw("cluster.html", "service", words, broken, [], None)
-    assert "Dispatcher: away" in drawn
+    assert [f'data-tier="{tier.name}"' in drawn for tier in KINDS] == [True] * 4
+    assert "80 GB" in drawn
+    assert in_line(words, {"clips": 3, "oldest_seconds": 120.0}) in drawn
+    assert words("cluster.stale") not in drawn
+
+
+@pytest.mark.parametrize("words", [EN, ZH])
+def test_what_is_not_known_is_not_drawn(words: Any) -> None:
+    away = cluster({}, "job table: <does> not answer")
+    drawn = shown(words, picture_of(Told(away, Refused("store_unavailable"))), None)
+    assert "job table: &lt;does&gt; not answer" in drawn
     assert words("cluster.ready") not in drawn
+    assert words("cluster.stale") in drawn
+    assert words("cluster.failures_unknown") in drawn
+    assert words("cluster.no_failures") not in drawn
+    assert "data-line" not in drawn
+    assert '<td data-column="replicas">–</td>' in drawn
     assert "grafana" not in drawn.lower()
+    with pytest.raises(Refused):
+        picture_of(Told(away, Refused("invalid_api_key")))
 
 
 def card_of(name: str, moves: list[str], strength: float | None, most: int) -> dict[str, Any]:

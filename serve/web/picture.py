@@ -46,7 +46,7 @@ class Machine:
     """A tier's row."""
 
     tier: str
-    makes: str  # "": videos of all kinds
+    makes: str  # "": generated videos
     replicas: str
     at_work: str
     queued: str

@@ -374,7 +374,7 @@ def test_the_service_view_tells_machines_failures_and_the_way_to_grafana(
     expect(tab.page.get_by_text("The service is ready.")).to_be_visible()
     cpu = tab.page.locator('#machines tr[data-tier="cpu"]')
     at_work = cpu.locator('[data-column="at_work"]')
-    expect(at_work).to_have_text("0 (room for 4)", timeout=30_000)  # told every few seconds
+    expect(at_work).to_have_text("0 (room for 4)")
     expect(cpu.locator('[data-column="replicas"]')).to_have_text("1")
     expect(cpu.locator('[data-column="speed"]')).to_contain_text("TFLOP/s")
     expect(cpu.locator('[data-column="memory"]')).to_have_text("–")  # it has no card

@@ -214,11 +214,11 @@ def test_models_and_presets_say_what_may_be_asked_for(service: Service) -> None:
 
 def test_how_the_service_stands_is_told_to_every_key_and_names_no_other(shops: Service) -> None:
     mine, theirs = shops.key("shop-a"), shops.key("shop-b")
-    secret = shops.create(headers=theirs, sku="SECRET-1", title="not out yet").json()["id"]
     none = dict.fromkeys(Priority, Work())
     tier = TierState(1, 4, 60.0, False, 125.0, none | {Priority.BATCH: Work(2, 90)}, none, 0, True)
     snapshot = Snapshot({"cpu": tier}, {Stage.DECODING: 1.25}, None)
     SqlFacts(shops.jobs.database).put(FACT, snapshot.to_json())
+    secret = shops.create(headers=theirs, sku="SECRET-1", title="not out yet").json()["id"]
     answer = shops.http.get("/v1/cluster", headers=mine)
     told = answer.json()
     assert (told["status"], told["broken"], told["stale"]) == ("ready", [], False)

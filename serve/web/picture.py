@@ -97,7 +97,7 @@ def _replicas(words: Words, tier: Json, now: Json) -> str:
 
 def _at_work(words: Words, tier: Json, now: Json) -> str:
     clips = _clips(words, now["running"])
-    if now["replicas"] is None:
+    if not now["replicas"]:  # none runs, or nobody knows
         return clips
     return words("cluster.of_slots", clips=clips, slots=now["replicas"] * tier["slots"])
 

@@ -272,7 +272,8 @@ def test_a_tier_is_a_row_in_words() -> None:
         card="80 GB",
         memory="34.0 of 60.0 GB",
     )
-    assert (l4.replicas, l4.card, l4.memory) == ("at rest, starts in about 2 min", "–", "3.2 GB")
+    assert (l4.replicas, l4.at_work) == ("at rest, starts in about 2 min", "0")
+    assert (l4.card, l4.memory) == ("–", "3.2 GB")
     assert (cpu.replicas, cpu.at_work, cpu.ahead) == ("1", "0 (room for 4)", "none")
     assert (cpu.speed, cpu.card, cpu.memory) == ("–", "–", "–")
     assert (camera.makes, camera.replicas, camera.ahead) == ("camera moves", "–", "–")

@@ -116,7 +116,7 @@ def _smaller_cards(cluster: dict[str, Any]) -> None:
         (_unlabel, "labels {'tier': 'a100'} of Denoiser-a100"),
         (_no_cards, "no node has room for Denoiser-rtx4090 (1 GPU, 2 CPU)"),
         (_narrow, "a replica of TextEncoder books 4 CPUs and no node for it has more than 3"),
-        (_few, "labelled {'pool': 'cpu'} book 12.7 CPUs and Ray has 8"),
+        (_few, "labelled {'pool': 'cpu'} book 12.9 CPUs and Ray has 8"),
         (_two_cpus_beside_a_card, "labelled {'tier': 'a100'} book 3 CPUs and Ray has 2"),
         (_smaller_cards, "counts on 80 GB, a card has 40"),
     ],

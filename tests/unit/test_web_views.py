@@ -19,7 +19,7 @@ from serve.config import CAMERA
 from serve.schemas import Batch, BatchItem, CreateBatch
 from serve.web import markup, reports
 from serve.web.form import FIELDS, OF_THE_MODEL, told, wishes_of
-from serve.web.limits import allowed
+from serve.web.limits import Offer, allowed
 from serve.web.lists import ListUnusable, ProductList
 from serve.web.picture import Picture, machines
 from serve.web.runs import RunWishes, is_run, name_of, percent, started, state
@@ -295,6 +295,14 @@ def test_the_form_shows_what_means_something_to_the_model(
     assert "".join("01"[one["visible"]] for one in updates) == shown
     moves = [value for _, value in updates[0]["choices"]]
     assert moves == ["", *model["limits"]["camera_motions"]]
+
+
+@pytest.mark.parametrize("default", ["i2vgen-xl", CAMERA])
+def test_a_form_begins_with_the_services_default_model(default: str) -> None:
+    cards = [{"id": name, "default": name == default} for name in ("i2vgen-xl", CAMERA)]
+    offer = Offer(cards, [], [])
+    assert offer.model(None)["id"] == offer.model("gone-since")["id"] == default
+    assert offer.model(CAMERA)["id"] == CAMERA
 
 
 def test_a_form_says_what_was_wished() -> None:

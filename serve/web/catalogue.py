@@ -161,6 +161,8 @@ class CatalogueView:
                 await api.cancel_batch(chosen)
             elif said.get("act") == "start" and (body := started(await api.batch(chosen))):
                 return str((await api.create_batch(body))["id"]), "", ""
+            elif said.get("act") == "retry":
+                return str((await api.create_batch({"retry_of": chosen}))["id"]), "", ""
         except Refused as e:
             return run, "", markup.alert(self.words, e)
         return run or chosen, "", ""

@@ -1,4 +1,4 @@
-"""Everything below /ui: the page in two languages, the key's cookie, and the videos' files."""
+"""Everything below /ui: the page in two languages, the key's cookie, videos' and runs' files."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -9,13 +9,21 @@ from urllib.parse import urlsplit
 import gradio as gr
 import httpx2
 from fastapi import FastAPI, Form, Request
-from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import (
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 
+from serve.web import reports
 from serve.web.api import KEY_COOKIE, Api, Refused
 from serve.web.config import WebConfig
 from serve.web.door import PREFIX
 from serve.web.headers import PageHeaders
 from serve.web.page import build_page
+from serve.web.runs import is_of_report, is_run
 from serve.web.wishes import is_id
 from serve.web.words import LANGUAGES, preferred, words_of
 from video.photo import PhotoLimits
@@ -29,6 +37,7 @@ _ANSWERED = (
     "accept-ranges",
     "etag",
     "content-disposition",
+    "content-security-policy",
     "x-content-type-options",
 )
 _KEEP_QUERY = """<script>
@@ -89,21 +98,14 @@ def build_site(config: WebConfig, photos: PhotoLimits) -> FastAPI:
         """A file of a video, as the API gives it, for elements that can send no key."""
         if not is_id(video_id):
             return Response(status_code=404)
-        asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
-        ends = AsyncExitStack()
-        try:
-            answer = await api_of(request).content(ends, video_id, request.query_params, asked)
-        except Refused as e:
-            return JSONResponse({"error": {"code": e.code}}, 503)
+        return await _file(api_of(request), f"/v1/videos/{video_id}/content", request)
 
-        async def body() -> AsyncIterator[bytes]:
-            async with ends:
-                async for part in answer.aiter_raw():
-                    yield part
-
-        kept = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
-        kept["Cache-Control"] = "private, no-cache"
-        return StreamingResponse(body(), answer.status_code, kept)
+    @site.get(f"{PREFIX}/batches/{{batch_id}}/{{name:path}}")
+    async def of_a_run(batch_id: str, name: str, request: Request) -> Response:
+        """A run's report and, by the addresses that stand in it, what it links to."""
+        if not is_run(batch_id) or not is_of_report(name):
+            return Response(status_code=404)
+        return await _file(api_of(request), f"/v1/batches/{batch_id}/{name}", request)
 
     for language in LANGUAGES:
         words = words_of(language)
@@ -121,6 +123,35 @@ def build_site(config: WebConfig, photos: PhotoLimits) -> FastAPI:
         )
     site.add_middleware(PageHeaders)
     return site
+
+
+async def _file(api: Api, path: str, request: Request) -> Response:
+    """As the API gives it; a person who has followed a link is told in words why there is none."""
+    asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
+    by_link, ends = "text/html" in request.headers.get("accept", ""), AsyncExitStack()
+    try:
+        answer = await api.file(ends, path, request.query_params, asked)
+    except Refused as e:
+        if by_link:
+            return _in_words(e, 503, request)
+        return JSONResponse({"error": {"code": e.code}}, 503)
+    if by_link and answer.is_error:
+        async with ends:
+            return _in_words(await api.refusal(answer), answer.status_code, request)
+
+    async def body() -> AsyncIterator[bytes]:
+        async with ends:
+            async for part in answer.aiter_raw():
+                yield part
+
+    kept = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
+    kept["Cache-Control"] = "private, no-cache"
+    return StreamingResponse(body(), answer.status_code, kept)
+
+
+def _in_words(refused: Refused, status: int, request: Request) -> Response:
+    words = words_of(preferred(request.headers.get("accept-language")))
+    return HTMLResponse(reports.no_file(words, refused), status, {"Vary": "Accept-Language"})
 
 
 def _theme() -> gr.themes.Base:

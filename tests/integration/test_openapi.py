@@ -18,7 +18,7 @@ from schemathesis.schemas import APIOperation
 from storage.object_store import ObjectStoreConfig
 from tests.integration.service import Service
 
-_ROUTES = 23
+_ROUTES = 26
 Operation = APIOperation[Any, Any, Any, Any]
 
 

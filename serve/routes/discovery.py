@@ -51,10 +51,10 @@ def discovery_routes(
             "default_motion_strength": None,
         }
     )
-    default = config.default_model_name
+    renders = config.default_model_name == CARD.name
     models = [
-        Model(id=card.name, revision=card.revision, default=card.name == default, limits=its)
-        for card, its in ((model, limits), (CARD, camera_limits))
+        Model(id=card.name, revision=card.revision, default=default, limits=its)
+        for card, its, default in ((model, limits, not renders), (CARD, camera_limits, renders))
     ]
     presets = [
         PresetCard(id=name, **preset.model_dump()) for name, preset in config.presets.items()

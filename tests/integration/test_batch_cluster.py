@@ -71,8 +71,7 @@ def test_a_row_that_failed_is_made_again_once_its_photo_is_there(live: LiveClust
     address = f"s3://shopreel/{keys.input_key('default', sha256(photo).hexdigest())}"
     manifest = f"sku,image_uri,title\nearly,{address},Mug\nbad,,Mug\n".encode()
     with httpx2.Client(base_url=f"{live.url}/v1", timeout=60) as http, live.client() as client:
-        form = {"data": {"purpose": "batch"}, "files": {"file": ("a.csv", manifest)}}
-        file = http.post("/files", **form).json()
+        file = upload(http, "batch", "a.csv", manifest)
         fields = {"input_file_id": file["id"], "category": "home", "preset": "preview"}
         first = http.post("/batches", json=fields).json()
 
@@ -85,15 +84,15 @@ def test_a_row_that_failed_is_made_again_once_its_photo_is_there(live: LiveClust
         assert batch(first)["request_counts"] == {"total": 2, "completed": 0, "failed": 2}
         assert "image_not_found" in client.batch_report(first["id"])
 
-        form = {"data": {"purpose": "vision"}, "files": {"file": ("mug.jpg", photo)}}
-        assert http.post("/files", **form).status_code == 200
+        upload(http, "vision", "mug.jpg", photo)
         again = http.post("/batches", json={"retry_of": first["id"]}).json()
         wait_until(lambda: batch(again)["status"] in ("completed", "failed"))
         assert batch(again)["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
         made, bad = http.get(f"/batches/{again['id']}/items").json()["data"]
         assert (made["status"], bad["error"]["code"]) == ("ok", "missing_image")
         video = client.get(made["video_id"])
-        assert (video["preset"], video["batch_id"]) == ("preview", again["run_id"])
+        assert (video["preset"], video["category"]) == ("preview", "home")
+        assert video["batch_id"] == again["run_id"]
         report = client.batch_report(again["id"])
         assert "image_not_found" not in report
         (clip,) = set(re.findall(r'href="\./(videos/[^"]+)"', report))
@@ -105,11 +104,9 @@ def test_neither_a_killed_housekeeper_nor_a_killed_driver_loses_a_batch(live: Li
     with httpx2.Client(base_url=f"{live.url}/v1", timeout=60) as http:
         lines = []
         for number in range(rows):
-            photo = ("a.jpg", jpeg(300, 200, quality=40 + number))
-            file = http.post("/files", data={"purpose": "vision"}, files={"file": photo}).json()
+            file = upload(http, "vision", "a.jpg", jpeg(300, 200, quality=40 + number))
             lines.append(request_line(f"mug-{number}", file["id"]))
-        manifest = ("a.jsonl", "\n".join(map(json.dumps, lines)).encode())
-        file = http.post("/files", data={"purpose": "batch"}, files={"file": manifest}).json()
+        file = upload(http, "batch", "a.jsonl", "\n".join(map(json.dumps, lines)).encode())
         made = http.post("/batches", json={"input_file_id": file["id"]}).json()
         live.replica("Housekeeper").kill()
 
@@ -127,6 +124,13 @@ def test_neither_a_killed_housekeeper_nor_a_killed_driver_loses_a_batch(live: Li
         assert batch()["request_counts"] == counts
         videos = http.get("/videos", params={"batch_id": made["run_id"], "limit": 100}).json()
         assert len(videos["data"]) == rows  # no job was made twice
+
+
+def upload(http: httpx2.Client, purpose: str, name: str, data: bytes) -> dict[str, Any]:
+    answer = http.post("/files", data={"purpose": purpose}, files={"file": (name, data)})
+    assert answer.status_code == 200, answer.text
+    file: dict[str, Any] = answer.json()
+    return file
 
 
 def request_line(custom_id: str, file_id: str, **body: Any) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Everything below /ui: the page in two languages, the key's cookie, videos' and runs' files."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from importlib.resources import files
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -9,18 +7,12 @@ from urllib.parse import urlsplit
 import gradio as gr
 import httpx2
 from fastapi import FastAPI, Form, Request
-from fastapi.responses import (
-    HTMLResponse,
-    JSONResponse,
-    RedirectResponse,
-    Response,
-    StreamingResponse,
-)
+from fastapi.responses import RedirectResponse, Response
 
-from serve.web import reports
 from serve.web.api import KEY_COOKIE, Api, Refused
 from serve.web.config import WebConfig
 from serve.web.door import PREFIX
+from serve.web.handing import hand_on
 from serve.web.headers import PageHeaders
 from serve.web.page import build_page
 from serve.web.runs import is_of_report, is_run
@@ -29,17 +21,6 @@ from serve.web.words import LANGUAGES, preferred, words_of
 from video.photo import PhotoLimits
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "sans-serif"]
-_ASKED = ("range", "if-none-match", "if-range")
-_ANSWERED = (
-    "content-type",
-    "content-length",
-    "content-range",
-    "accept-ranges",
-    "etag",
-    "content-disposition",
-    "content-security-policy",
-    "x-content-type-options",
-)
 _KEEP_QUERY = """<script>
 document.addEventListener('click', (e) => {
   const link = e.target.closest && e.target.closest('a[data-keep-query]');
@@ -98,14 +79,14 @@ def build_site(config: WebConfig, photos: PhotoLimits) -> FastAPI:
         """A file of a video, as the API gives it, for elements that can send no key."""
         if not is_id(video_id):
             return Response(status_code=404)
-        return await _file(api_of(request), f"/v1/videos/{video_id}/content", request)
+        return await hand_on(api_of(request), f"/v1/videos/{video_id}/content", request)
 
     @site.get(f"{PREFIX}/batches/{{batch_id}}/{{name:path}}")
     async def of_a_run(batch_id: str, name: str, request: Request) -> Response:
         """A run's report and, by the addresses that stand in it, what it links to."""
         if not is_run(batch_id) or not is_of_report(name):
             return Response(status_code=404)
-        return await _file(api_of(request), f"/v1/batches/{batch_id}/{name}", request)
+        return await hand_on(api_of(request), f"/v1/batches/{batch_id}/{name}", request)
 
     for language in LANGUAGES:
         words = words_of(language)
@@ -123,35 +104,6 @@ def build_site(config: WebConfig, photos: PhotoLimits) -> FastAPI:
         )
     site.add_middleware(PageHeaders)
     return site
-
-
-async def _file(api: Api, path: str, request: Request) -> Response:
-    """As the API gives it; a person who has followed a link is told in words why there is none."""
-    asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
-    by_link, ends = "text/html" in request.headers.get("accept", ""), AsyncExitStack()
-    try:
-        answer = await api.file(ends, path, request.query_params, asked)
-    except Refused as e:
-        if by_link:
-            return _in_words(e, 503, request)
-        return JSONResponse({"error": {"code": e.code}}, 503)
-    if by_link and answer.is_error:
-        async with ends:
-            return _in_words(await api.refusal(answer), answer.status_code, request)
-
-    async def body() -> AsyncIterator[bytes]:
-        async with ends:
-            async for part in answer.aiter_raw():
-                yield part
-
-    kept = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
-    kept["Cache-Control"] = "private, no-cache"
-    return StreamingResponse(body(), answer.status_code, kept)
-
-
-def _in_words(refused: Refused, status: int, request: Request) -> Response:
-    words = words_of(preferred(request.headers.get("accept-language")))
-    return HTMLResponse(reports.no_file(words, refused), status, {"Vary": "Accept-Language"})
 
 
 def _theme() -> gr.themes.Base:

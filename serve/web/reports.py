@@ -1,6 +1,6 @@
 """Catalogue runs and their reports as HTML."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,13 +37,14 @@ class _Card:
     retried: str | None  # what that is called
 
 
-def runs(words: Words, batches: Sequence[Json]) -> str:
-    return draw(_PAGE, "runs", words, [_shown(words, one) for one in batches])
+def runs(words: Words, batches: Sequence[Json], past: Collection[str] = ()) -> str:
+    """`past`: ids of those whose run a later one goes on with."""
+    return draw(_PAGE, "runs", words, [_shown(words, one, past) for one in batches])
 
 
-def card(words: Words, batch: Json) -> str:
+def card(words: Words, batch: Json, past: Collection[str] = ()) -> str:
     """Of the run that is looked at."""
-    return draw(_PAGE, "card", words, _shown(words, batch), True)
+    return draw(_PAGE, "card", words, _shown(words, batch, past), True)
 
 
 def problems(words: Words, batch: Json, failed: Mapping[str, Any]) -> str:
@@ -66,7 +67,7 @@ def no_file(words: Words, refused: Refused) -> str:
     return draw(_PAGE, "no_file", words, words.trouble(refused.code), refused.message)
 
 
-def _shown(words: Words, batch: Json) -> _Card:
+def _shown(words: Words, batch: Json, past: Collection[str]) -> _Card:
     return _Card(
         batch,
         name_of(batch),
@@ -75,7 +76,7 @@ def _shown(words: Words, batch: Json) -> _Card:
         ended=batch["status"] in ENDED,
         startable=batch["status"] == "completed" and started(batch) is not None,
         reported=batch["output_file_id"] is not None,
-        retried=retried(batch),
+        retried=None if batch["id"] in past else retried(batch),
     )
 
 

@@ -3,7 +3,7 @@ nothing: the name of the list and the settings go into the batch's metadata."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,6 +55,12 @@ def retried(batch: Mapping[str, Any]) -> str | None:
     if batch["status"] == "completed":
         return "again" if counts["failed"] else None
     return "go_on" if counts["completed"] < counts["total"] else None
+
+
+def gone_on_with(batches: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Ids of those, the newest first, whose run a later one of them goes on with."""
+    last = {one["run_id"]: one["id"] for one in reversed(batches)}
+    return frozenset(one["id"] for one in batches) - frozenset(last.values())
 
 
 def name_of(batch: Mapping[str, Any]) -> str:

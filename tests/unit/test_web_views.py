@@ -26,6 +26,7 @@ from serve.web.lists import ListUnusable, ProductList
 from serve.web.picture import Picture, machines
 from serve.web.runs import (
     RunWishes,
+    gone_on_with,
     is_of_report,
     is_run,
     name_of,
@@ -152,6 +153,16 @@ def test_a_run_goes_on_where_something_is_left_to_be_made(run: Any, told: str | 
     assert ('data-act="retry"' in drawn) is (told is not None)
     if told is not None:
         assert EN(f"catalogue.{told}") in drawn
+
+
+def test_only_the_last_batch_of_a_run_goes_on_with_it() -> None:
+    failed = batch("completed", (5, 4, 1))
+    newer, other = failed | {"id": "batch_0b"}, failed | {"id": "batch_0c", "run_id": "run_other"}
+    listed = [other, newer, failed]  # the newest first, as the API lists them
+    assert gone_on_with(listed) == {"batch_0a"}
+    drawn = reports.runs(EN, listed, gone_on_with(listed))
+    assert drawn.count('data-act="retry"') == 2
+    assert 'data-act="retry"' not in reports.card(EN, failed, gone_on_with(listed))
 
 
 @pytest.mark.parametrize("words", [EN, ZH])

@@ -155,7 +155,8 @@ async def _given(
 
 
 def _answers(what: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
-    content: dict[str, Any] = {name: {"schema": {"type": "string"}} for name in media_types}
+    schema = {"type": "string", "format": "binary"}
+    content: dict[str, Any] = {name: {"schema": schema} for name in media_types}
     return {
         200: {"description": what, "content": content},
         206: {"description": "the part asked for by `Range`", "content": content},

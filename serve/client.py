@@ -92,6 +92,10 @@ class Client:
         """A video that has ended stays as it ended."""
         return self._json(self._request("POST", f"/v1/videos/{video_id}/cancel"))
 
+    def batch_report(self, batch_id: str) -> str:
+        """report.html of a catalogue run."""
+        return self._request("GET", f"/v1/batches/{batch_id}/report").text
+
     def models(self) -> list[dict[str, Any]]:
         """What the service has, and the limits of each."""
         cards: list[dict[str, Any]] = self._json(self._request("GET", "/v1/models"))["data"]

@@ -99,7 +99,7 @@ class BatchKeeper:
             self._end(batch, BatchStatus.CANCELLED)
             return
         if request.file is not None:
-            self._preparing.adopt(batch, request.file)
+            self._preparing.adopt(batch, request, request.file)
         if request.dry_run:
             self._check(batch, options)
             return
@@ -123,13 +123,13 @@ class BatchKeeper:
         if stopping and not is_cancelled(output):
             ask_to_cancel(output)
         job = drivers.find(options.run_id)
-        batch = self._seen(batch, output)
+        if job is not None and not job.is_at_work and not batch.starts:
+            job = None  # another batch's, of the same output
+        batch = self._seen(batch, job, output)
         if job is not None and job.is_at_work:
             started = replace(batch, starts=max(1, batch.starts))
             self._batches.look_again(started, self._config.follow_every_s)
             return
-        if not batch.starts:  # a job that has ended is another batch's, of the same output
-            job = None
         if (said := _last_word(job, output)) is not None and said.completed:
             # Whatever its exit code: it may have failed to clean up, or been killed just then.
             batch = _with(batch, Counts(said.rows, said.ok, said.failed))
@@ -159,10 +159,10 @@ class BatchKeeper:
         wait_s = min(self._config.follow_every_s * 2**batch.starts, _LONGEST_WAIT_S)
         self._batches.look_again(replace(batch, starts=batch.starts + 1), wait_s)
 
-    def _seen(self, batch: Batch, output: RunOutput) -> Batch:
-        """With what the run's folder tells, as its driver wrote it last."""
+    def _seen(self, batch: Batch, job: DriverJob | None, output: RunOutput) -> Batch:
+        """With what the run's folder tells, as the batch's own driver wrote it last."""
         progress = read_progress(output)
-        if progress is None:
+        if progress is None or not _is_by(job, progress["written_at"]):
             return batch
         counts = Counts(progress["rows"], progress["ok"], progress["failed"])
         status = BatchStatus.IN_PROGRESS
@@ -231,9 +231,12 @@ def _with(batch: Batch, counts: Counts) -> Batch:
 def _last_word(job: DriverJob | None, output: RunOutput) -> Published | None:
     """What the last driver, which has ended, said of the run when it left; None: nothing."""
     said = published(output)
-    if job is None or job.started_at is None or said is None:
-        return None
-    return said if said.written_at >= job.started_at else None
+    return said if said is not None and _is_by(job, said.written_at) else None
+
+
+def _is_by(job: DriverJob | None, written_at: float) -> bool:
+    """Whether this driver wrote it, not one before it. `written_at` is in Unix seconds."""
+    return job is not None and job.started_at is not None and written_at >= job.started_at
 
 
 def _code(error: Exception) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from catalog.batches.lines import are_requests, manifest_of
-from catalog.batches.request import BatchRequest, UploadedManifest, manifest_key
+from catalog.batches.request import BatchRequest, UploadedManifest
 from catalog.manifest.pinning import Checked, check
 from catalog.manifest.source import open_source
 from storage import keys
@@ -25,16 +25,15 @@ class Preparing:
     ) -> None:
         self._bucket, self._own, self._files, self._model = bucket, own, files, model
 
-    def adopt(self, batch: Batch, file: UploadedManifest) -> None:
-        """A copy of the upload in the batch's folder, OpenAI's lines as a manifest. Raises
+    def adopt(self, batch: Batch, request: BatchRequest, file: UploadedManifest) -> None:
+        """A copy of the upload in the run's folder, OpenAI's lines as a manifest. Raises
         LinesRefused, ObjectNotFound (the file was deleted meanwhile) and StoreUnavailable."""
-        objects, key = self._bucket(self._own), manifest_key(batch, file)
-        if objects.stat(key) is not None:  # an earlier look's
+        objects, key = self._bucket(self._own), request.manifest_key(batch)
+        if objects.stat(key) is not None:  # an earlier look's, or an earlier batch's
             return
         data = objects.get(keys.input_key(batch.tenant, file.sha256))
         if file.suffix in _JSON_LINES and are_requests(data):
-            asked = BatchRequest.model_validate_json(batch.request).run.get("model")
-            model = asked or self._model
+            model = request.run.get("model") or self._model
             data = manifest_of(data, model, lambda id_: self._photo_uri(batch.tenant, id_))
         objects.put_if_absent(key, data, "application/octet-stream")
 

@@ -33,11 +33,16 @@ class BatchRequest(BaseModel):
     dry_run: bool = False
     completion_window: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    origin: str | None = None  # the batch that began the run, where this one goes on with it
 
+    def folder(self, batch: Batch) -> str:
+        """The key of the run's own folder in the service's bucket, without a slash behind it."""
+        return keys.batch_folder(batch.tenant, self.origin or batch.id)
 
-def manifest_key(batch: Batch, file: UploadedManifest) -> str:
-    """Where the uploaded manifest lies for as long as the batch does."""
-    return f"{keys.batch_folder(batch.tenant, batch.id)}/input{file.suffix}"
+    def manifest_key(self, batch: Batch) -> str:
+        """Where the uploaded manifest lies for as long as the batch that began the run does."""
+        assert self.file is not None
+        return f"{self.folder(batch)}/input{self.file.suffix}"
 
 
 def run_options(
@@ -50,7 +55,7 @@ def run_options(
         assert request.input_uri is not None
         manifest_uri = request.input_uri
     else:
-        manifest_uri = f"{own}/{manifest_key(batch, request.file)}"
+        manifest_uri = f"{own}/{request.manifest_key(batch)}"
     return RunOptions(
         **request.run,
         submission=batch.id,
@@ -60,7 +65,7 @@ def run_options(
         photo_prefixes=(
             *config.inputs_of(batch.tenant),
             f"{own}/{keys.inputs_prefix(batch.tenant)}",
-            f"{own}/{keys.batch_folder(batch.tenant, batch.id)}/",
+            f"{own}/{request.folder(batch)}/",
         ),
     )
 

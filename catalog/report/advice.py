@@ -28,7 +28,10 @@ UNKNOWN = Advice(
 )
 
 _SEE_MESSAGE = "The message says what the column takes, and what stands there."
-_AGAIN = "Run again with --retry-failed: rows that have their videos keep them."
+_AGAIN = (
+    "Try the failed rows again (--retry-failed; by HTTP, retry_of): those that have their videos"
+    " keep them."
+)
 
 ADVICE: Mapping[str, Advice] = {
     "image_unsupported": Advice(
@@ -199,7 +202,7 @@ ADVICE: Mapping[str, Advice] = {
     "idempotency_conflict": Advice(
         FirstStep.MANIFEST,
         "The row's photo was replaced again and again while the run was at it.",
-        "Leave it as it is, then run again with --retry-failed.",
+        f"Leave it as it is. {_AGAIN}",
     ),
     "video_not_found": Advice(
         FirstStep.OPERATOR,

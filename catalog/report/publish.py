@@ -13,10 +13,10 @@ from catalog.report.summary import RunPlan, RunSummary, summarise
 from catalog.results.output import RunOutput
 from storage.errors import ObjectNotFound
 
-RUN_JSON = "run.json"
+ERRORS, REPORT, RUN_JSON = "errors.csv", "report.html", "run.json"
 FILES = {
-    "errors.csv": "text/csv; charset=utf-8",
-    "report.html": "text/html; charset=utf-8",
+    ERRORS: "text/csv; charset=utf-8",
+    REPORT: "text/html; charset=utf-8",
     RUN_JSON: "application/json",  # the last one: whoever finds it finds the others
 }
 
@@ -42,10 +42,10 @@ def write_report(
     """FILES into a folder of this machine; the run's own stay as they are. Raises as
     `publish_report` does."""
     summary = summarise(output, plan, stopped)
-    write_errors(output, summary, folder / "errors.csv")
+    write_errors(output, summary, folder / ERRORS)
     shown = (*summary.tally.samples, *summary.tally.worst)
     page = report_html(output, summary, posters(output, shown), now)
-    (folder / "report.html").write_bytes(page)
+    (folder / REPORT).write_bytes(page)
     (folder / RUN_JSON).write_bytes(run_json(summary, now))
     return summary
 

@@ -1,14 +1,14 @@
 """`GET /v1/videos/{id}/content`: the files of a finished video, whole, in ranges, or elsewhere."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from serve.edge.giving import FileRequest
 from serve.edge.memory import share_of
-from serve.edge.middleware import is_head
-from serve.edge.rfc9110 import is_known, parse_range
 from serve.services.contents import Contents, Variant
 from storage.tenants import Tenant
 
@@ -41,41 +41,23 @@ def content_routes(contents: Contents, tenant_of: Callable[..., Any]) -> APIRout
         video_id: str,
         request: Request,
         tenant: Annotated[Tenant, Depends(tenant_of)],
+        asked: Annotated[FileRequest, Depends()],
         variant: Variant = "video",
         candidate: Annotated[
             int | None, Query(ge=0, description="one of several clips; left out: the selected one")
         ] = None,
         redirect: bool = False,
-        range_: Annotated[str, Header(alias="Range")] = "",
-        if_none_match: Annotated[str | None, Header()] = None,
-        if_range: Annotated[str | None, Header()] = None,
     ) -> Response:
         content = await contents.find(tenant.name, video_id, variant, candidate)
         if redirect:
             url = contents.presigned(content)
             return RedirectResponse(url, 302, {"Cache-Control": "no-store"})  # it expires
-        headers = {
-            "ETag": f'"{content.etag}"',
-            "Accept-Ranges": "bytes",
-            "Content-Disposition": f'attachment; filename="{content.filename}"',
-            "X-Content-Type-Options": "nosniff",
-        }
-        if is_known(headers["ETag"], if_none_match):
-            return Response(status_code=304, headers=headers)
-        same = if_range is None or if_range == headers["ETag"]  # else: send the whole anew
-        wanted = parse_range(range_) if same else None
-        size = await contents.size_bytes(content)
-        part = range(size) if wanted is None else range(size)[wanted]
-        if wanted is not None and not part:
-            headers["Content-Range"] = f"bytes */{size}"
-            return Response(status_code=416, headers=headers)
-        if wanted is not None:
-            headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
-        status = 200 if wanted is None else 206
-        if is_head(request):
-            headers["Content-Length"] = str(len(part))
-            return Response(None, status, headers, content.media_type)
-        data = await contents.read(content, part, share_of(request))
-        return Response(data, status, headers, content.media_type)
+        return await asked.answered(
+            content.etag,
+            content.media_type,
+            {"Content-Disposition": f'attachment; filename="{content.filename}"'},
+            partial(contents.size_bytes, content),
+            partial(contents.read, content, share=share_of(request)),
+        )
 
     return router

@@ -51,9 +51,10 @@ def discovery_routes(
             "default_motion_strength": None,
         }
     )
+    renders = config.default_model_name == CARD.name
     models = [
-        Model(id=model.name, revision=model.revision, limits=limits),
-        Model(id=CARD.name, revision=CARD.revision, limits=camera_limits),
+        Model(id=card.name, revision=card.revision, default=default, limits=its)
+        for card, its, default in ((model, limits, not renders), (CARD, camera_limits, renders))
     ]
     presets = [
         PresetCard(id=name, **preset.model_dump()) for name, preset in config.presets.items()

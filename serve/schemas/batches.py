@@ -18,6 +18,17 @@ _Uri = Annotated[
 ]
 _Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(without_nul)]
 
+INPUTS = ("input_file_id", "input_uri", "retry_of")
+"""Of a new batch, which has one of them."""
+_OF_A_RETRY = {
+    "retry_of",
+    "retry_failed",
+    "completion_window",
+    "max_failures",
+    "metadata",
+    "webhook",
+}
+
 
 class CreateBatch(BaseModel):
     """Parameters of `POST /v1/batches`."""
@@ -39,6 +50,13 @@ class CreateBatch(BaseModel):
         None,
         description="s3:// address of a manifest, or of a folder of photos that ends in /, where"
         " this server lets the tenant read",
+    )
+    retry_of: Annotated[str, Field(max_length=128), AfterValidator(without_nul)] | None = Field(
+        None,
+        description="a batch that has ended: its run goes on in the folder that it has. Rows that"
+        " have their videos keep them, those that failed or had not begun are made. Only"
+        " completion_window, max_failures, metadata and webhook may be given anew, else they are"
+        " that batch's",
     )
     output_prefix: _Uri | None = Field(
         None,
@@ -67,8 +85,11 @@ class CreateBatch(BaseModel):
 
     @model_validator(mode="after")
     def _one_input(self) -> "CreateBatch":
-        if (self.input_file_id is None) == (self.input_uri is None):
-            raise ValueError("give input_file_id or input_uri, one of them")
+        given = self.model_dump(exclude_defaults=True).keys()
+        if len(given & set(INPUTS)) != 1:
+            raise ValueError(f"give one of {', '.join(INPUTS)}")
+        if "retry_of" in given and (fixed := given - _OF_A_RETRY):
+            raise ValueError(f"with retry_of, {', '.join(sorted(fixed))} stay as that batch has it")
         return self
 
     @property
@@ -117,8 +138,15 @@ class Batch(BaseModel):
     output_prefix: str
     output_file_id: str | None = Field(description="s3:// folder of the Parquet parts")
     error_file_id: str | None = Field(description="s3:// address of the table of failed rows")
-    run_id: str = Field(description="the `batch_id` of its videos at GET /v1/videos")
+    run_id: str = Field(
+        description="the `batch_id` of its videos at GET /v1/videos; batches that go on with one"
+        " run have the same"
+    )
     dry_run: bool
+    retry_failed: bool = Field(description="it tries again what had failed when it began")
+    preset: str | None = Field(description="of rows that name none")
+    category: str | None = Field(description="of rows that name none")
+    max_failures: str | None
     errors: BatchErrors | None = Field(
         description="why it failed; of a dry run the first rows that cannot be used"
     )
@@ -135,7 +163,9 @@ class Batch(BaseModel):
     metadata: dict[str, str]
 
     @classmethod
-    def of(cls, batch: StoredBatch, request: BatchRequest, run_id: str, model: str) -> "Batch":
+    def of(
+        cls, batch: StoredBatch, request: BatchRequest, options: RunOptions, default_model: str
+    ) -> "Batch":
         made = batch.status.is_terminal and batch.counts.total > 0 and not request.dry_run
         stamps = {
             f"{status.value}_at": int(batch.moments[status]) if status in batch.moments else None
@@ -149,7 +179,7 @@ class Batch(BaseModel):
         counts = batch.counts
         return cls(
             id=batch.id,
-            model=model,
+            model=options.model or default_model,
             status=batch.status,
             input_file_id=request.file and request.file.id,
             input_uri=request.input_uri,
@@ -157,8 +187,12 @@ class Batch(BaseModel):
             output_prefix=batch.output_uri,
             output_file_id=f"{batch.output_uri}/results/" if made else None,
             error_file_id=f"{batch.output_uri}/errors.csv" if made and counts.failed else None,
-            run_id=run_id,
+            run_id=options.run_id,
             dry_run=request.dry_run,
+            retry_failed=options.retry_failed,
+            preset=options.preset,
+            category=options.category,
+            max_failures=options.max_failures,
             errors=BatchErrors(data=errors) if errors else None,
             request_counts=RequestCounts(
                 total=counts.total, completed=counts.completed, failed=counts.failed

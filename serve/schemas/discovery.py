@@ -35,6 +35,7 @@ class Model(BaseModel):
     created: int = 0
     owned_by: Literal["shopreel"] = "shopreel"
     revision: str = Field(description="sha256 of the weights; of `camera`, of its rendering")
+    default: bool = Field(description="of one: it makes what a request names no model for")
     limits: Limits
 
 

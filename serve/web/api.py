@@ -132,14 +132,14 @@ class Api:
     async def rate(self, video_id: str, rating: int) -> Json:
         return await self._json("POST", f"/v1/videos/{video_id}/feedback", json={"rating": rating})
 
-    async def content(
-        self, ends: AsyncExitStack, video_id: str, query: Mapping[str, str], more: Mapping[str, str]
+    async def file(
+        self, ends: AsyncExitStack, path: str, query: Mapping[str, str], more: Mapping[str, str]
     ) -> httpx2.Response:
-        """The answer to a request for content with `more` headers, its body not read yet; `ends`
+        """The answer to a request for a file with `more` headers, its body not read yet; `ends`
         closes it."""
         request = self.http.build_request(
             "GET",
-            f"{self.base_url}/v1/videos/{video_id}/content",
+            f"{self.base_url}{path}",
             params=dict(query),
             headers={**self.headers, **more},
         )
@@ -149,6 +149,14 @@ class Api:
             raise Refused("unreachable", str(e)) from e
         ends.push_async_callback(response.aclose)
         return response
+
+    async def refusal(self, response: httpx2.Response) -> Refused:
+        """What an answer of `file` says that is an error."""
+        await response.aread()
+        try:
+            return _refused(_document(response))
+        except Refused as e:
+            return e
 
     async def _json(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, **more: Any

@@ -1,7 +1,7 @@
 """Catalogue: a list of products is checked, made, watched, stopped; its report is opened."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from serve.web.actions import LISTEN, QUIET
 from serve.web.api import Api, Json, Refused
 from serve.web.limits import Offer
 from serve.web.lists import ListUnusable, ProductList
-from serve.web.runs import ENDED, ROW_STATUSES, RunWishes, is_run, started
+from serve.web.runs import ENDED, ROW_STATUSES, RunWishes, gone_on_with, is_run, started
 from serve.web.words import Words
 
 _TICK_S = 2.0
@@ -161,6 +161,8 @@ class CatalogueView:
                 await api.cancel_batch(chosen)
             elif said.get("act") == "start" and (body := started(await api.batch(chosen))):
                 return str((await api.create_batch(body))["id"]), "", ""
+            elif said.get("act") == "retry":
+                return str((await api.create_batch({"retry_of": chosen}))["id"]), "", ""
         except Refused as e:
             return run, "", markup.alert(self.words, e)
         return run or chosen, "", ""
@@ -175,20 +177,24 @@ class CatalogueView:
             alert = markup.hint(words("page.offline")) if offline else markup.alert(words, e)
             return [alert, *[gr.skip()] * 5, gr.Timer(active=offline and bool(run)), gr.skip()]
         shown = ["", "", gr.update(visible=False), gr.skip(), "", ""]
+        past = gone_on_with(listed)
         live = any(map(_is_live, listed))
         if is_run(run):
             try:
                 batch = await api.batch(run)
-                shown, live = await self._report(api, batch, status, after), live or _is_live(batch)
+                shown = await self._report(api, batch, past, status, after)
+                live = live or _is_live(batch)
             except Refused as e:
                 shown[0] = markup.alert(words, e)
         others = [one for one in listed if one["id"] != run]
-        return [*shown, gr.Timer(active=live), reports.runs(words, others)]
+        return [*shown, gr.Timer(active=live), reports.runs(words, others, past)]
 
-    async def _report(self, api: Api, batch: Json, status: str, after: str) -> list[Any]:
+    async def _report(
+        self, api: Api, batch: Json, past: Collection[str], status: str, after: str
+    ) -> list[Any]:
         """[card, problems, bar, further, rows, last]."""
         words, batch_id = self.words, batch["id"]
-        card = reports.card(words, batch)
+        card = reports.card(words, batch, past)
         if batch["dry_run"]:
             found = reports.problems(words, batch, {"data": [], "has_more": False})
             return [card, found, gr.update(visible=False), gr.skip(), "", ""]

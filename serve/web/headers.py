@@ -1,5 +1,5 @@
 """Headers of every answer below /ui: a browser asks no other host for anything, whatever the page's
-parts want, and keeps what never changes."""
+parts want, and keeps what never changes. A file that comes with a stricter policy keeps it."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,7 +30,7 @@ class PageHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = _POLICY
+                headers.setdefault("Content-Security-Policy", _POLICY)
                 headers["Referrer-Policy"] = "same-origin"
                 if "/assets/" in scope["path"] and message["status"] == 200:
                     headers["Cache-Control"] = _FOR_EVER  # their names hold their hash

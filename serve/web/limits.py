@@ -28,8 +28,9 @@ class Offer:
         return cls(models["data"], known["data"], known["categories"])
 
     def model(self, name: str | None) -> Json:
-        """The one in force: the first, unless `name` is another's."""
-        return next((one for one in self.models if one["id"] == name), self.models[0])
+        """The one in force: the service's default, unless `name` is another's."""
+        named = (one for one in self.models if one["id"] == name)
+        return next(named, None) or next(one for one in self.models if one["default"])
 
     def preset(self, category: str, preset: str) -> Json:
         """What the service will use where a field is left empty."""

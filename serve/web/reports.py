@@ -1,12 +1,12 @@
 """Catalogue runs and their reports as HTML."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serve.web.api import Json
+from serve.web.api import Json, Refused
 from serve.web.markup import draw
-from serve.web.runs import has_photos, name_of, percent, started, state
+from serve.web.runs import ENDED, has_photos, name_of, percent, retried, started, state
 from serve.web.words import Trouble, Words
 
 _PAGE = "catalogue.html"
@@ -23,13 +23,28 @@ class Problem:
     message: str
 
 
-def runs(words: Words, batches: Sequence[Json]) -> str:
-    return draw(_PAGE, "runs", words, [_shown(words, one) for one in batches])
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """A run, and what can be done with it."""
+
+    run: Json
+    name: str
+    told: str
+    percent: int
+    ended: bool
+    startable: bool
+    reported: bool
+    retried: str | None  # what that is called
 
 
-def card(words: Words, batch: Json) -> str:
-    """Of the run whose report is open."""
-    return draw(_PAGE, "card", words, *_shown(words, batch), True)
+def runs(words: Words, batches: Sequence[Json], past: Collection[str] = ()) -> str:
+    """`past`: ids of those whose run a later one goes on with."""
+    return draw(_PAGE, "runs", words, [_shown(words, one, past) for one in batches])
+
+
+def card(words: Words, batch: Json, past: Collection[str] = ()) -> str:
+    """Of the run that is looked at."""
+    return draw(_PAGE, "card", words, _shown(words, batch, past), True)
 
 
 def problems(words: Words, batch: Json, failed: Mapping[str, Any]) -> str:
@@ -47,9 +62,22 @@ def files(words: Words, batch: Json) -> str:
     return draw(_PAGE, "files", words, batch) if batch["output_file_id"] else ""
 
 
-def _shown(words: Words, batch: Json) -> tuple[Json, str, str, int, bool]:
-    startable = batch["status"] == "completed" and started(batch) is not None
-    return batch, name_of(batch), state(words, batch), percent(batch), startable
+def no_file(words: Words, refused: Refused) -> str:
+    """A whole page in place of a report that cannot be had."""
+    return draw(_PAGE, "no_file", words, words.trouble(refused.code), refused.message)
+
+
+def _shown(words: Words, batch: Json, past: Collection[str]) -> _Card:
+    return _Card(
+        batch,
+        name_of(batch),
+        state(words, batch),
+        percent(batch),
+        ended=batch["status"] in ENDED,
+        startable=batch["status"] == "completed" and started(batch) is not None,
+        reported=batch["output_file_id"] is not None,
+        retried=None if batch["id"] in past else retried(batch),
+    )
 
 
 def _of_list(words: Words, batch: Json) -> Iterator[Problem]:

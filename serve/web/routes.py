@@ -1,7 +1,5 @@
-"""Everything below /ui: the page in two languages, the key's cookie, and the videos' files."""
+"""Everything below /ui: the page in two languages, the key's cookie, videos' and runs' files."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from importlib.resources import files
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -9,28 +7,20 @@ from urllib.parse import urlsplit
 import gradio as gr
 import httpx2
 from fastapi import FastAPI, Form, Request
-from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import RedirectResponse, Response
 
 from serve.web.api import KEY_COOKIE, Api, Refused
 from serve.web.config import WebConfig
 from serve.web.door import PREFIX
+from serve.web.handing import hand_on
 from serve.web.headers import PageHeaders
 from serve.web.page import build_page
+from serve.web.runs import is_of_report, is_run
 from serve.web.wishes import is_id
 from serve.web.words import LANGUAGES, preferred, words_of
 from video.photo import PhotoLimits
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "sans-serif"]
-_ASKED = ("range", "if-none-match", "if-range")
-_ANSWERED = (
-    "content-type",
-    "content-length",
-    "content-range",
-    "accept-ranges",
-    "etag",
-    "content-disposition",
-    "x-content-type-options",
-)
 _KEEP_QUERY = """<script>
 document.addEventListener('click', (e) => {
   const link = e.target.closest && e.target.closest('a[data-keep-query]');
@@ -89,21 +79,14 @@ def build_site(config: WebConfig, photos: PhotoLimits) -> FastAPI:
         """A file of a video, as the API gives it, for elements that can send no key."""
         if not is_id(video_id):
             return Response(status_code=404)
-        asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
-        ends = AsyncExitStack()
-        try:
-            answer = await api_of(request).content(ends, video_id, request.query_params, asked)
-        except Refused as e:
-            return JSONResponse({"error": {"code": e.code}}, 503)
+        return await hand_on(api_of(request), f"/v1/videos/{video_id}/content", request)
 
-        async def body() -> AsyncIterator[bytes]:
-            async with ends:
-                async for part in answer.aiter_raw():
-                    yield part
-
-        kept = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
-        kept["Cache-Control"] = "private, no-cache"
-        return StreamingResponse(body(), answer.status_code, kept)
+    @site.get(f"{PREFIX}/batches/{{batch_id}}/{{name:path}}")
+    async def of_a_run(batch_id: str, name: str, request: Request) -> Response:
+        """A run's report and, by the addresses that stand in it, what it links to."""
+        if not is_run(batch_id) or not is_of_report(name):
+            return Response(status_code=404)
+        return await hand_on(api_of(request), f"/v1/batches/{batch_id}/{name}", request)
 
     for language in LANGUAGES:
         words = words_of(language)

@@ -3,7 +3,7 @@ nothing: the name of the list and the settings go into the batch's metadata."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ ENDED = ("completed", "failed", "expired", "cancelled")
 ROW_STATUSES = ("pending", "queued", "in_progress", "ok", "failed", "cancelled")
 
 _ID = re.compile(r"batch_[0-9a-f]{1,64}")
+_OF_REPORT = re.compile(r"report|errors\.csv|videos/[0-9]{5,8}/[A-Za-z0-9_-]{1,80}\.(mp4|webp)")
 _NAME, _SETTINGS, _PHOTOS = "page_name", "page_settings", "page_photos"
 
 
@@ -45,6 +46,23 @@ def started(batch: Mapping[str, Any]) -> Json | None:
     return wishes.fields(batch["input_file_id"], name_of(batch), False, has_photos(batch))
 
 
+def retried(batch: Mapping[str, Any]) -> str | None:
+    """What it would be called to go on with a run that has ended, as catalogue.{it} of the words;
+    None where nothing is left to be made."""
+    counts = batch["request_counts"]
+    if batch["dry_run"] or batch["status"] not in ENDED:
+        return None
+    if batch["status"] == "completed":
+        return "again" if counts["failed"] else None
+    return "go_on" if counts["completed"] < counts["total"] else None
+
+
+def gone_on_with(batches: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Ids of those, the newest first, whose run a later one of them goes on with."""
+    last = {one["run_id"]: one["id"] for one in reversed(batches)}
+    return frozenset(one["id"] for one in batches) - frozenset(last.values())
+
+
 def name_of(batch: Mapping[str, Any]) -> str:
     """What a person calls it."""
     given = batch["metadata"].get(_NAME) or (batch["input_uri"] or "").rsplit("/", 1)[-1]
@@ -58,6 +76,11 @@ def has_photos(batch: Mapping[str, Any]) -> bool:
 
 def is_run(text: str) -> bool:
     return _ID.fullmatch(text) is not None
+
+
+def is_of_report(name: str) -> bool:
+    """Whether a report is there, or what one links to."""
+    return _OF_REPORT.fullmatch(name) is not None
 
 
 def state(words: Words, batch: Mapping[str, Any]) -> str:

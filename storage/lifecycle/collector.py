@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from uuid import uuid4
 
-from sqlalchemy import Table, delete, select
+from sqlalchemy import Table, delete, exists, select
 
 from storage import keys
 from storage.errors import StoreUnavailable
@@ -123,12 +123,16 @@ class Collector:
 
     def _forget_batches(self, tally: Tally) -> None:
         """Those that ended so long ago; their folders first: a run that breaks off finds the row
-        again."""
+        again. One whose folder a later batch goes on with stays for as long as that."""
         if self._retention.rows_s is None:
             return
         before, seen = self._clock() - self._retention.rows_s, 0
         # None ended before it was created.
         over = batches.c.due_at.is_(None) & (batches.c.created_at < before)
+        later = batches.alias()
+        over &= ~exists().where(
+            later.c.output_uri == batches.c.output_uri, later.c.seq > batches.c.seq
+        )
         names = select(batches.c.seq, batches.c.id, batches.c.tenant, batches.c.moments)
         while True:
             page = names.where(over, batches.c.seq > seen).order_by(batches.c.seq).limit(_BATCH)

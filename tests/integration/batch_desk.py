@@ -140,13 +140,15 @@ def drive(
     done: Sequence[RowStatus],
     rows: int | None = None,
     shard_rows: int | None = None,
+    uri: str | None = None,
 ) -> None:
-    """What a driver does with as many first rows, in the real folder: pins, plans, commits."""
-    number, shard_rows = rows or len(done), shard_rows or len(done)
-    output, bucket = desk.output(batch), desk.s3.bucket
-    goods = "".join(f"p{row},{row}.jpg\n" for row in range(number))
-    desk.objects.put("goods/shop/b.csv", f"sku,image_uri\n{goods}".encode(), "text/csv")
-    uri = f"s3://{bucket}/goods/shop/b.csv"
+    """What a driver does with as many first rows, in the real folder: pins, plans, commits. `uri`:
+    of the manifest; None: one is written."""
+    shard_rows = shard_rows or len(done)
+    output = desk.output(batch)
+    if uri is None:
+        uri = f"s3://{desk.s3.bucket}/goods/shop/b.csv"
+        desk.objects.put("goods/shop/b.csv", manifest_of(rows or len(done)), "text/csv")
     options = RunOptions(manifest_uri=uri, output_uri=output.uri, shard_rows=shard_rows)
     manifest = pin(
         open_source(uri, desk.bucket),
@@ -163,6 +165,11 @@ def drive(
         results = [result(output, row, done[row]) for row in range(shard.first_row, last)]
         commit_shard(output, plan.fingerprint, shard, results, ResultSchema())
     publish_report(output, plan, time.time())
+
+
+def manifest_of(rows: int) -> bytes:
+    goods = "".join(f"p{row},{row}.jpg\n" for row in range(rows))
+    return f"sku,image_uri\n{goods}".encode()
 
 
 def result(output: RunOutput, row: int, status: RowStatus) -> ResultRow:

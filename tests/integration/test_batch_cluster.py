@@ -1,8 +1,10 @@
 """Whole batches on a cluster: by the official client, and through kills."""
 
 import json
+import re
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import httpx2
@@ -12,6 +14,7 @@ from openai import NotFoundError, OpenAI
 from pydantic import ValidationError
 
 from catalog.run.options import RunOptions
+from storage import keys
 from tests.integration.live import ROOT, LiveCluster
 from tests.integration.service import jpeg
 
@@ -63,16 +66,47 @@ def test_the_openai_client_runs_a_batch_of_its_own_lines(live: LiveCluster) -> N
         client.batches.retrieve("batch_of_nobody")
 
 
+def test_a_row_that_failed_is_made_again_once_its_photo_is_there(live: LiveCluster) -> None:
+    photo = jpeg(300, 200, quality=71)
+    address = f"s3://shopreel/{keys.input_key('default', sha256(photo).hexdigest())}"
+    manifest = f"sku,image_uri,title\nearly,{address},Mug\nbad,,Mug\n".encode()
+    with httpx2.Client(base_url=f"{live.url}/v1", timeout=60) as http, live.client() as client:
+        file = upload(http, "batch", "a.csv", manifest)
+        fields = {"input_file_id": file["id"], "category": "home", "preset": "preview"}
+        first = http.post("/batches", json=fields).json()
+
+        def batch(made: dict[str, Any]) -> dict[str, Any]:
+            found: dict[str, Any] = http.get(f"/batches/{made['id']}").json()
+            return found
+
+        assert http.get(f"/batches/{first['id']}/report").status_code == 409
+        wait_until(lambda: batch(first)["status"] in ("completed", "failed"))
+        assert batch(first)["request_counts"] == {"total": 2, "completed": 0, "failed": 2}
+        assert "image_not_found" in client.batch_report(first["id"])
+
+        upload(http, "vision", "mug.jpg", photo)
+        again = http.post("/batches", json={"retry_of": first["id"]}).json()
+        wait_until(lambda: batch(again)["status"] in ("completed", "failed"))
+        assert batch(again)["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+        made, bad = http.get(f"/batches/{again['id']}/items").json()["data"]
+        assert (made["status"], bad["error"]["code"]) == ("ok", "missing_image")
+        video = client.get(made["video_id"])
+        assert (video["preset"], video["category"]) == ("preview", "home")
+        assert video["batch_id"] == again["run_id"]
+        report = client.batch_report(again["id"])
+        assert "image_not_found" not in report
+        (clip,) = set(re.findall(r'href="\./(videos/[^"]+)"', report))
+        assert http.get(f"/batches/{again['id']}/{clip}").content[4:8] == b"ftyp"
+
+
 def test_neither_a_killed_housekeeper_nor_a_killed_driver_loses_a_batch(live: LiveCluster) -> None:
     rows = 6
     with httpx2.Client(base_url=f"{live.url}/v1", timeout=60) as http:
         lines = []
         for number in range(rows):
-            photo = ("a.jpg", jpeg(300, 200, quality=40 + number))
-            file = http.post("/files", data={"purpose": "vision"}, files={"file": photo}).json()
+            file = upload(http, "vision", "a.jpg", jpeg(300, 200, quality=40 + number))
             lines.append(request_line(f"mug-{number}", file["id"]))
-        manifest = ("a.jsonl", "\n".join(map(json.dumps, lines)).encode())
-        file = http.post("/files", data={"purpose": "batch"}, files={"file": manifest}).json()
+        file = upload(http, "batch", "a.jsonl", "\n".join(map(json.dumps, lines)).encode())
         made = http.post("/batches", json={"input_file_id": file["id"]}).json()
         live.replica("Housekeeper").kill()
 
@@ -90,6 +124,13 @@ def test_neither_a_killed_housekeeper_nor_a_killed_driver_loses_a_batch(live: Li
         assert batch()["request_counts"] == counts
         videos = http.get("/videos", params={"batch_id": made["run_id"], "limit": 100}).json()
         assert len(videos["data"]) == rows  # no job was made twice
+
+
+def upload(http: httpx2.Client, purpose: str, name: str, data: bytes) -> dict[str, Any]:
+    answer = http.post("/files", data={"purpose": purpose}, files={"file": (name, data)})
+    assert answer.status_code == 200, answer.text
+    file: dict[str, Any] = answer.json()
+    return file
 
 
 def request_line(custom_id: str, file_id: str, **body: Any) -> dict[str, Any]:

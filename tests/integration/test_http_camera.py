@@ -135,3 +135,5 @@ def test_the_model_camera_is_named_or_is_the_default(
         ours = Service(s3, other, default_model=default)
         with ours.http:
             assert ours.create(prompt=f"zoom in, {default}").json()["model"] == "camera"
+            cards = ours.http.get("/v1/models").json()["data"]
+            assert [card["id"] for card in cards if card["default"]] == ["camera"]

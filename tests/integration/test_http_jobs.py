@@ -204,7 +204,9 @@ def test_models_and_presets_say_what_may_be_asked_for(service: Service) -> None:
     client = OpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=service.http)
     model, camera = client.models.list()
     assert (model.id, camera.id) == ("tiny-random", "camera")
-    limits = service.http.get("/v1/models").json()["data"][0]["limits"]
+    data = service.http.get("/v1/models").json()["data"]
+    assert [card["default"] for card in data] == [True, False]
+    limits = data[0]["limits"]
     assert limits["size_multiple"] == 16
     assert limits["max_candidates"] == 8
     presets = {preset["id"]: preset for preset in service.http.get("/v1/presets").json()["data"]}

@@ -320,6 +320,37 @@ def test_old_batches_are_forgotten_with_what_they_wrote_and_live_ones_stay(
     assert sum(key.startswith("batches/") for key in all_keys(objects)) == 4
 
 
+def test_a_folder_stays_for_as_long_as_any_batch_goes_on_with_it(
+    store: SqlJobStore,
+    objects: S3ObjectStore,
+    collect: Callable[[Retention], Collector],
+    clock: Clock,
+) -> None:
+    collector = collect(SOON.model_copy(update={"rows_s": 1000.0}))
+    kept, uri = SqlBatches(store.database, clock), "s3://bucket/batches/shop/first"
+    report = f"{keys.batch_folder('shop', 'first')}/report.html"
+
+    def end(batch_id: str) -> None:
+        kept.create(Batch(id=batch_id, tenant="shop", request="{}", output_uri=uri))
+        with store.database.writing() as db:
+            ended = {"due_at": None, "moments": json.dumps({"completed": clock()})}
+            db.execute(update(batches).where(batches.c.id == batch_id).values(ended))
+
+    end("first")
+    objects.put(report, b"x", "text/html")
+    clock.ahead_s = 900
+    end("retry")
+    clock.ahead_s = 1100  # the first one's time is over
+    collector.run_once()
+    assert len(kept.list_batches("shop", limit=9, after=None)) == 2
+    assert report in all_keys(objects)
+    clock.ahead_s = 2000
+    for _ in range(2):  # the last one first
+        collector.run_once()
+    assert kept.list_batches("shop", limit=9, after=None) == []
+    assert report not in all_keys(objects)
+
+
 def test_a_worker_that_read_the_commit_before_it_went_is_refused(
     store: SqlJobStore, objects: S3ObjectStore, collector: Collector, clock: Clock
 ) -> None:

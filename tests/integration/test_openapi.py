@@ -18,7 +18,7 @@ from schemathesis.schemas import APIOperation
 from storage.object_store import ObjectStoreConfig
 from tests.integration.service import Service
 
-_ROUTES = 24
+_ROUTES = 27
 Operation = APIOperation[Any, Any, Any, Any]
 
 

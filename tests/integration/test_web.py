@@ -9,10 +9,10 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from serve.client import ServiceError
-from tests.integration.browser import Tab, chromium
+from tests.integration.browser import SHOTS, Tab, chromium
 from tests.integration.live import LiveCluster, write_config
 
 PRODUCTS = Path(__file__).parents[2] / "examples" / "products"
@@ -336,9 +336,21 @@ def test_a_list_of_five_is_checked_made_watched_and_reported(
     with httpx2.Client(base_url=live.url) as http:
         items = http.get(f"/v1/batches/{batch_id}/items").json()["data"]
     assert [one["status"] for one in items] == ["ok"] * 4 + ["failed"]
+    with tab.context.expect_page() as opened:
+        run.get_by_role("link", name="Open the report").click()
+    read_report(opened.value)
     choose(tab, "Show", "Failed")
     expect(tab.page.locator("#rows figure")).to_have_count(1)
     choose(tab, "Show", "All")
+    run.get_by_role("button", name="Make the failed ones again").click()
+    expect(run).not_to_have_attribute("data-run", batch_id)
+    expect(run).to_have_attribute("data-status", "completed")
+    expect(run).to_contain_text("Done: 4 of 5 ready, 1 failed")
+    again = str(run.get_attribute("data-run"))
+    with httpx2.Client(base_url=f"{live.url}/v1/batches") as http:
+        first, second = (http.get(f"/{one}").json() for one in (batch_id, again))
+    assert second["run_id"] == first["run_id"]
+    assert (first["retry_failed"], second["retry_failed"]) == (False, True)
     ready.first.get_by_role("link").click()
     the_video(tab)
     assert str(items[0]["video_id"]) in tab.page.url
@@ -388,6 +400,24 @@ def test_the_service_view_tells_machines_failures_and_the_way_to_grafana(
     expect(link).to_have_attribute("href", GRAFANA)
     tab.shoot("service")
     assert tab.outside == set()
+
+
+def read_report(report: Page) -> None:
+    """In the tab that it was opened in: it looks as it does from a disk, and its links hold."""
+    expect(report.get_by_role("heading", level=1)).to_have_text("Complete")
+    poster = report.locator("figure img").first
+    assert poster.evaluate("i => i.complete && i.naturalWidth > 0")
+    assert (
+        report.locator("section").first.evaluate("s => getComputedStyle(s).borderRadius") != "0px"
+    )
+    report.screenshot(path=SHOTS / "catalogue-report-file.png", full_page=True)
+    with report.expect_download() as download:
+        report.get_by_role("link", name="errors.csv").click()
+    assert "vase-4" in download.value.path().read_text("utf-8-sig")
+    report.locator("a.still").first.click()
+    expect(report).to_have_url(re.compile(r"/ui/batches/batch_[0-9a-f]+/videos/00000/.+\.mp4$"))
+    report.wait_for_function("() => document.querySelector('video').videoWidth > 0")
+    report.close()
 
 
 def add_list(tab: Tab, path: Path) -> None:

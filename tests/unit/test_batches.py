@@ -279,6 +279,39 @@ def test_a_run_reads_photos_of_its_tenant_only() -> None:
     assert (options.preset, options.max_failures, options.in_flight) == ("preview", "5%", 7)
 
 
+def test_a_run_that_goes_on_keeps_its_manifest_and_its_folder() -> None:
+    file = UploadedManifest(id="file_1", sha256="ab", suffix=".csv")
+    began, goes_on = (BatchRequest(file=file, origin=one) for one in (None, "batch_1"))
+    folder = "s3://own/batches/shop/batch_1"
+    first, second = batch("batch_1", output_uri=folder), batch("batch_2", output_uri=folder)
+    one = run_options(first, began, "own", CatalogConfig())
+    other = run_options(second, goes_on, "own", CatalogConfig())
+    assert (one.submission, other.submission) == ("batch_1", "batch_2")
+    assert other == one.model_copy(update={"submission": "batch_2"})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"retry_of": "a", "input_file_id": "b"},
+        {"retry_of": "a", "preset": "high"},
+        {"retry_of": "a", "dry_run": True},
+        {"retry_of": "a", "output_prefix": "s3://bucket/b"},
+    ],
+)
+def test_a_batch_is_of_one_thing_and_a_retry_changes_no_row(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        CreateBatch(**fields)
+
+
+def test_a_retry_may_be_given_more_time_and_failures() -> None:
+    create = CreateBatch(
+        retry_of="a", retry_failed=True, max_failures="9%", completion_window="2d", metadata={}
+    )
+    assert create.of_the_run() == {"retry_failed": True, "max_failures": "9%"}
+
+
 def test_every_parameter_of_a_run_is_one_that_runs_know() -> None:
     create = CreateBatch(
         input_uri="s3://bucket/a.csv", preset="p", seed=3, limit=2, min_score=0.5, retry_failed=True

@@ -12,24 +12,35 @@ import pytest
 from catalog.batches.items import Item, ItemStatus
 from catalog.batches.keeper import _code
 from catalog.batches.lines import are_requests, manifest_of
-from catalog.batches.request import BatchRequest, UploadedManifest
+from catalog.batches.request import BatchRequest, UploadedManifest, run_options
 from catalog.errors import CatalogError
 from catalog.presets import default_presets
 from catalog.results.errors import ResultsError
+from catalog.run.config import CatalogConfig
 from catalog.run.errors import PlanChanged
 from cluster.eta import TierState, Work
 from cluster.tiers import CameraTierConfig, TierConfig
 from diffusion.params import Priority
 from serve.config import CAMERA
 from serve.schemas import Batch, BatchItem, Cluster, CreateBatch, Queue, Tier
-from serve.web import reports
+from serve.web import markup, reports
 from serve.web.api import Refused
 from serve.web.cluster import shown
 from serve.web.form import FIELDS, OF_THE_MODEL, told, wishes_of
-from serve.web.limits import allowed
+from serve.web.limits import Offer, allowed
 from serve.web.lists import ListUnusable, ProductList
 from serve.web.picture import Machine, Picture, in_line, machine
-from serve.web.runs import RunWishes, is_run, name_of, percent, started, state
+from serve.web.runs import (
+    RunWishes,
+    gone_on_with,
+    is_of_report,
+    is_run,
+    name_of,
+    percent,
+    retried,
+    started,
+    state,
+)
 from serve.web.wishes import Wishes
 from serve.web.words import LANGUAGES, words_of
 from storage.batches import Batch as StoredBatch
@@ -65,8 +76,9 @@ def batch(
         counts=Counts(*counts),
         errors=errors,
     )
+    options = run_options(stored, request, "reel", CatalogConfig())
     wire: dict[str, Any] = json.loads(
-        Batch.of(stored, request, "run", "i2vgen-xl").model_dump_json()
+        Batch.of(stored, request, options, "i2vgen-xl").model_dump_json()
     )
     return wire
 
@@ -110,6 +122,67 @@ def test_an_address_names_a_run_and_nothing_else() -> None:
     assert is_run(batch("validating")["id"])
     assert not is_run("batch_../../files")
     assert not is_run("")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("report", True),
+        ("errors.csv", True),
+        ("videos/00007/mug-7.mp4", True),
+        ("videos/00007/mug-7.webp", True),
+        ("cancel", False),
+        ("items", False),
+        ("videos/00007/../../report", False),
+        ("videos/00007/mug 7.mp4", False),
+        ("errorsxcsv", False),
+    ],
+)
+def test_the_page_hands_on_a_report_and_what_it_links_to(name: str, known: bool) -> None:
+    assert is_of_report(name) is known
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        (batch("completed", (5, 4, 1)), "again"),
+        (batch("completed", (5, 5, 0)), None),
+        (batch("completed", (5, 0, 1), dry_run=True), None),
+        (batch("in_progress", (5, 2, 1)), None),
+        (batch("cancelled", (5, 2, 0)), "go_on"),
+        (batch("failed", (5, 1, 3)), "go_on"),
+        (batch("failed"), None),  # its list was not even read
+    ],
+)
+def test_a_run_goes_on_where_something_is_left_to_be_made(run: Any, told: str | None) -> None:
+    assert retried(run) == told
+    drawn = reports.card(EN, run)
+    assert ('data-act="retry"' in drawn) is (told is not None)
+    if told is not None:
+        assert EN(f"catalogue.{told}") in drawn
+
+
+def test_only_the_last_batch_of_a_run_goes_on_with_it() -> None:
+    failed = batch("completed", (5, 4, 1))
+    newer, other = failed | {"id": "batch_0b"}, failed | {"id": "batch_0c", "run_id": "run_other"}
+    listed = [other, newer, failed]  # the newest first, as the API lists them
+    assert gone_on_with(listed) == {"batch_0a"}
+    drawn = reports.runs(EN, listed, gone_on_with(listed))
+    assert drawn.count('data-act="retry"') == 2
+    assert 'data-act="retry"' not in reports.card(EN, failed, gone_on_with(listed))
+
+
+@pytest.mark.parametrize("words", [EN, ZH])
+def test_a_report_opens_beside_the_page_or_says_why_not(words: Any) -> None:
+    made = reports.card(words, batch("completed", (5, 4, 1)))
+    assert 'href="/ui/batches/batch_0a/report" target="_blank"' in made
+    assert words("catalogue.report") in made
+    for other in (batch("in_progress", (5, 2, 1)), batch("completed", (5, 0, 1), dry_run=True)):
+        assert "/report" not in reports.card(words, other)
+    page = reports.no_file(words, Refused("report_not_found", "<gone>"))
+    assert words.errors["report_not_found"].remedy in page
+    assert "&lt;gone&gt;" in page
+    assert page.strip().startswith("<!doctype html>")
 
 
 @pytest.mark.parametrize("words", [EN, ZH])
@@ -368,6 +441,14 @@ def test_the_form_shows_what_means_something_to_the_model(
     assert "".join("01"[one["visible"]] for one in updates) == shown
     moves = [value for _, value in updates[0]["choices"]]
     assert moves == ["", *model["limits"]["camera_motions"]]
+
+
+@pytest.mark.parametrize("default", ["i2vgen-xl", CAMERA])
+def test_a_form_begins_with_the_services_default_model(default: str) -> None:
+    cards = [{"id": name, "default": name == default} for name in ("i2vgen-xl", CAMERA)]
+    offer = Offer(cards, [], [])
+    assert offer.model(None)["id"] == offer.model("gone-since")["id"] == default
+    assert offer.model(CAMERA)["id"] == CAMERA
 
 
 def test_a_form_says_what_was_wished() -> None:

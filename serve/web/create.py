@@ -32,7 +32,15 @@ _KEEP_IDS = """(ids) => {
 _SHOW_PROGRESS = """(refused) => {
   if (!refused) document.getElementById('made').scrollIntoView({block: 'start'});
 }"""
-"""The button may be far below what it has begun, and browsers play nothing that is out of sight."""
+"""The button may be far below what it has begun."""
+_PLAY = """element.addEventListener('loadeddata', (e) => {
+  const clip = e.target;
+  if (!clip.autoplay || !clip.paused) return;
+  clip.muted = true;
+  clip.play().catch(() => {});
+}, true);"""
+"""Browsers play by themselves what is in sight and muted; Gradio copies elements, and with some
+browsers a copy has lost its silence."""
 _READ_ADDRESS = """() => {
   const asked = new URLSearchParams(window.location.search);
   return [asked.get('video') || '', asked.get('like') || ''];
@@ -51,12 +59,12 @@ class CreateView:
     def draw(self, page: gr.Blocks) -> None:
         words = self.words
         with gr.Row(equal_height=False):
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=5, min_width=320, elem_id="form"):
                 form = Form.draw(words)
             with gr.Column(scale=6, min_width=320, elem_id="made"):
                 gr.HTML(f"<h2>{words('job.heading')}</h2>")
                 progress = gr.HTML(markup.nothing(words), js_on_load=LISTEN, elem_id="progress")
-                results = gr.HTML(js_on_load=LISTEN, elem_id="results")
+                results = gr.HTML(js_on_load=LISTEN + _PLAY, elem_id="results")
         ids = gr.Textbox(visible="hidden")  # in the page all the same: `change` comes from there
         timer = gr.Timer(_TICK_S, active=False)
         Filling(words, self.api_of, self.photos).wire(form)

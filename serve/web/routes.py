@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response, Streamin
 
 from serve.web.api import KEY_COOKIE, Api, Refused
 from serve.web.config import WebConfig
+from serve.web.document import Document
 from serve.web.door import PREFIX
 from serve.web.headers import PageHeaders
 from serve.web.page import build_page
@@ -31,13 +32,6 @@ _ANSWERED = (
     "content-disposition",
     "x-content-type-options",
 )
-_KEEP_QUERY = """<script>
-document.addEventListener('click', (e) => {
-  const link = e.target.closest && e.target.closest('a[data-keep-query]');
-  if (link) link.search = window.location.search;
-}, true);
-document.documentElement.lang = %r;
-</script>"""
 
 
 def build_site(config: WebConfig, photos: PhotoLimits) -> FastAPI:
@@ -117,8 +111,9 @@ def build_site(config: WebConfig, photos: PhotoLimits) -> FastAPI:
             max_file_size=photos.max_bytes,
             theme=_theme(),
             css=files("serve.web").joinpath("page.css").read_text("utf-8"),
-            head=_KEEP_QUERY % words("page.language"),
         )
+    pages = {f"{PREFIX}/{language}/": words_of(language) for language in LANGUAGES}
+    site.add_middleware(Document, pages=pages)
     site.add_middleware(PageHeaders)
     return site
 

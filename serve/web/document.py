@@ -50,7 +50,7 @@ class Document:
 
 
 def written(document: str, words: Words) -> str:
-    """Left out: what Gradio tells of itself, with pictures of other hosts, where a link is shared."""
+    """Left out: what Gradio tells of itself, with other hosts' pictures, where a link is shared."""
     document = re.sub(r"<meta\s+(property|name)=\"(og|twitter):[^>]*>\s*", "", document)
     document = re.sub(r"<link rel=\"manifest\"[^>]*>", "", document)
     document = re.sub(

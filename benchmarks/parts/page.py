@@ -20,8 +20,9 @@ REPEATS, GOAL_S = 5, 2.0
 _LARGEST = """() => new Promise(resolve => {
   new PerformanceObserver(list => {
     const last = list.getEntries().at(-1);
-    const what = last.element ? `${last.element.tagName}: ${last.element.textContent.trim()}` : null;
-    resolve([last.startTime, what && what.slice(0, 60)]);
+    const what = last.element;
+    const said = what && `${what.tagName}: ${what.textContent.trim()}`.slice(0, 60);
+    resolve([last.startTime, said]);
   }).observe({type: 'largest-contentful-paint', buffered: true});
 })"""
 _FIRST = "performance.getEntriesByName('first-contentful-paint')[0].startTime"

@@ -74,7 +74,7 @@ def test_a_photo_becomes_a_video_that_plays_and_is_downloaded(
     values, words = seen_progress(tab)
     assert values == sorted(values)
     assert len(set(values)) > 1, f"progress was not seen to rise: {values}"
-    assert any(re.search(r"about \d+ s left", said) for said in words), set(words)
+    assert any("step" in said for said in words), set(words)
 
     video_id = tab.jobs("completed").get_attribute("data-video")
     assert video_id is not None

@@ -128,5 +128,7 @@ class Filling:
             await asyncio.to_thread(preview, Path(file), fit, chosen, multiple, self.photos)
             for file in files[:_MOST_SHOWN]
         ]
-        told = "create.preview_camera" if model == CAMERA else "create.preview"
-        return markup.previews(self.words, [one for one in shown if one is not None], told)
+        known = [one for one in shown if one is not None]
+        if model == CAMERA:  # which may make larger pictures than the preset says
+            return markup.previews(self.words, known, "create.preview_camera", is_exact=False)
+        return markup.previews(self.words, known, "create.preview", is_exact=True)

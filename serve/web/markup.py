@@ -66,9 +66,9 @@ def warnings(words: Words, found: Sequence[str]) -> str:
     return _fragment("warnings", words, found)
 
 
-def previews(words: Words, shown: Sequence[Preview], told: str) -> str:
-    """`told`: the name of the words above them."""
-    return _fragment("previews", words, shown, words(told))
+def previews(words: Words, shown: Sequence[Preview], told: str, is_exact: bool) -> str:
+    """`told`: the name of the words above them. `is_exact`: the video will have that size."""
+    return _fragment("previews", words, shown, words(told), is_exact)
 
 
 def progress(words: Words, video: Json) -> str:

@@ -28,6 +28,7 @@ WATCH, VASE = PRODUCTS / "watch-steel.jpg", PRODUCTS / "home-vase.webp"
 
 pytestmark = pytest.mark.timeout(240)
 
+_LEFT = re.compile(r"about \d+ (s|min) left")
 Open = Callable[..., Tab]
 
 
@@ -102,6 +103,7 @@ def test_a_photo_becomes_a_video_that_plays_and_is_downloaded(
     tab.click("Again with another seed")
     expect(tab.jobs()).to_have_count(2)
     twin_id = str(tab.jobs().first.get_attribute("data-video"))
+    expect(tab.page.get_by_text(_LEFT)).to_be_visible()  # known, now that one has been made
     tab.click("Cancel")
     expect(tab.jobs("cancelled")).to_have_count(1)
     with live.client() as client:
@@ -188,7 +190,7 @@ def test_two_tabs_do_not_mix(open_tab: Open) -> None:
 def test_what_serves_the_page_may_die_in_mid_job(open_tab: Open, live: LiveCluster) -> None:
     """The replicas of page and API; that jobs survive the whole head is tests/faults' matter."""
     tab = open_tab()
-    make(tab, WATCH, steps=150, Seed=31)
+    make(tab, WATCH, steps=120, Seed=31)
     victims = [live.replica("WebPage"), live.replica("VideoAPI")]
     for victim in victims:
         victim.kill()

@@ -121,9 +121,15 @@ def test_neither_a_reload_nor_a_lost_connection_loses_a_job_that_can_be_cancelle
     make(tab, WATCH, steps=200)
     video_id = tab.jobs().get_attribute("data-video")
     assert video_id is not None
+    bar = tab.page.locator("article.job progress")
     with tab.page.expect_event("requestfailed"):
         tab.context.set_offline(True)
+    before = bar.evaluate("bar => bar.value")
+    tab.shoot("create-offline")
     tab.context.set_offline(False)
+    tab.page.wait_for_function(  # goes on by itself
+        "before => document.querySelector('article.job progress').value > before", arg=before
+    )
     tab.page.reload()
     expect(tab.jobs()).to_have_attribute("data-video", video_id)
     tab.click("Cancel")
@@ -155,6 +161,9 @@ def test_candidates_stand_side_by_side_with_their_scores(open_tab: Open) -> None
     scores = tab.page.locator("figcaption").all_inner_texts()
     assert sum(bool(re.search(r"score [01]\.\d\d", score)) for score in scores) == 3
     the_video(tab)
+    tab.page.wait_for_function(
+        "() => [...document.querySelectorAll('article.job video')].every(v => v.currentTime > 0)"
+    )
     tab.shoot("create-candidates")
 
 

@@ -108,6 +108,7 @@ def test_a_video_is_begun_by_keyboard_alone(
     keys.press("ArrowLeft")
     expect(tab.page.get_by_label("Preview", exact=True)).to_be_checked()
     reach(tab, "start")
+    tab.shoot("create-by-keyboard")
     keys.press("Enter")
     expect(tab.jobs("queued")).to_have_count(1)
     key = {"Authorization": f"Bearer {secret}"}
@@ -118,8 +119,7 @@ def test_a_video_is_begun_by_keyboard_alone(
     reach(tab, "cancel")
     keys.press("Enter")
     expect(tab.jobs("cancelled")).to_have_count(1)
-    tab.page.get_by_role("tab", name="Make videos").focus()
-    keys.press("ArrowRight")
+    reach(tab, "My videos", back=True)
     keys.press("Enter")
     expect(tab.page.locator("#shelf")).to_contain_text("mug.jpg")
     tab.close()

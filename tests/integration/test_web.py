@@ -128,7 +128,7 @@ def test_neither_a_reload_nor_a_lost_connection_loses_a_job_that_can_be_cancelle
     tab.shoot("create-offline")
     tab.context.set_offline(False)
     tab.page.wait_for_function(  # goes on by itself
-        "before => document.querySelector('article.job progress').value > before", arg=before
+        "before => document.querySelector('article.job progress')?.value > before", arg=before
     )
     tab.page.reload()
     expect(tab.jobs()).to_have_attribute("data-video", video_id)

@@ -72,7 +72,7 @@ class CreateView:
         page.load(
             self._opened,
             [ids, form.photo],
-            [ids, form.photo, form.previews, *form.values, *seen],
+            [ids, form.photo, form.previews, form.settled, *form.values, *seen],
             js=_READ_ADDRESS,
             **QUIET,
         )
@@ -99,7 +99,7 @@ class CreateView:
             offer = await Offer.of(api)
             like_what = await api.video(like) if is_id(like) else None
         except Refused:  # the head of the page tells; here the form stays empty
-            return [ids, "", *[gr.skip()] * (1 + FIELDS), *await self._look(ids, request)]
+            return [ids, "", *[gr.skip()] * (2 + FIELDS), *await self._look(ids, request)]
         begun = None if like_what is None else wished(like_what)
         wishes, photo = begun or (Wishes(preset=DEFAULT_PRESET), None)
         model = offer.model(wishes.model)
@@ -109,6 +109,7 @@ class CreateView:
             ids,
             "" if photo is None else str(photo),
             "" if photo is None else markup.earlier_photo(words, photo.name),
+            wishes.category or "",
             *self._filled_in(offer, wishes),
             *await self._look(ids, request),
         ]

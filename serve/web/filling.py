@@ -45,7 +45,12 @@ class Filling:
             trigger_mode="always_last",
             **QUIET,
         )
-        form.category.input(self._category, form.category, form.preset, **QUIET)
+        form.category.input(
+            self._category,
+            [form.category, form.settled],
+            [form.preset, form.settled],
+            **QUIET,
+        )
         gr.on(
             [form.category.change, form.preset.change, form.model.change],
             self._allow,
@@ -62,12 +67,15 @@ class Filling:
             **QUIET,
         )
 
-    async def _category(self, category: str, request: gr.Request) -> Any:
-        """The preset that a category starts from."""
+    async def _category(self, category: str, settled: str, request: gr.Request) -> list[Any]:
+        """The preset that a category starts from. A list is left with the same event as something
+        is chosen in it: that changes nothing."""
+        if category == settled:
+            return [gr.skip(), gr.skip()]
         try:
-            return (await Offer.of(self.api_of(request))).preset_of(category)
+            return [(await Offer.of(self.api_of(request))).preset_of(category), category]
         except Refused:
-            return gr.skip()
+            return [gr.skip(), gr.skip()]
 
     async def _allow(
         self, category: str, preset: str, model: str | None, request: gr.Request

@@ -58,6 +58,7 @@ class Filling:
             form.of_the_model,
             **QUIET,
         )
+        form.files.change(lambda: "", None, form.refused, **QUIET)  # what it said is of the others
         gr.on(
             [form.files.change, form.preset.change, form.fit.change, form.model.change],
             self._preview,

@@ -105,6 +105,7 @@ def test_a_video_is_begun_by_keyboard_alone(
         keys.press("Enter")
     asked.value.set_files(photo)
     expect(tab.page.get_by_alt_text("mug.jpg, as the model will see it")).to_be_visible()
+    expect(tab.page.get_by_role("alert")).to_have_count(0)
     reach(tab, "standard")
     keys.press("ArrowLeft")
     expect(tab.page.get_by_label("Preview", exact=True)).to_be_checked()

@@ -107,6 +107,7 @@ class JobStore(Protocol):
         order: Literal["asc", "desc"] = "desc",
         status: JobStatus | None = None,
         sku: str | None = None,
+        category: str | None = None,
         batch_id: str | None = None,
     ) -> list[Job]:
         """In order of creation, from behind job `after` on; JobNotFound when that is unknown."""

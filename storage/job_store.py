@@ -107,10 +107,11 @@ class SqlJobStore(JobStore):
         order: Literal["asc", "desc"] = "desc",
         status: JobStatus | None = None,
         sku: str | None = None,
+        category: str | None = None,
         batch_id: str | None = None,
     ) -> list[Job]:
         with self.database.reading() as db:
-            page = listing.page(db, tenant, limit, after, order, status, sku, batch_id)
+            page = listing.page(db, tenant, limit, after, order, status, sku, category, batch_id)
             return families.to_jobs(db, page)
 
     def cancel(self, tenant: str, job_id: str) -> Job:

@@ -19,6 +19,8 @@ def make_request(
     sku: str | None = None,
     priority: Priority = Priority.INTERACTIVE,
     deadline_at: float | None = None,
+    category: str | None = None,
+    candidates: int = 1,
 ) -> JobRequest:
     return JobRequest(
         id=job_id,
@@ -33,6 +35,8 @@ def make_request(
         priority=priority,
         deadline_at=deadline_at,
         sku=sku,
+        category=category,
+        candidates=candidates,
         metadata={"k": "värde"},
     )
 

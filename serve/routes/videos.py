@@ -84,10 +84,18 @@ def video_routes(videos: Videos, tenant_of: Authenticator) -> APIRouter:
         order: Literal["asc", "desc"] = "desc",
         status: JobStatus | None = None,
         sku: str | None = None,
+        category: str | None = None,
         batch_id: str | None = None,
     ) -> VideoList:
         return await videos.list_videos(
-            tenant.name, after, limit, order, status=status, sku=sku, batch_id=batch_id
+            tenant.name,
+            after,
+            limit,
+            order,
+            status=status,
+            sku=sku,
+            category=category,
+            batch_id=batch_id,
         )
 
     @router.get(

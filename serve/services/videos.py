@@ -205,6 +205,7 @@ class Videos:
         *,
         status: JobStatus | None = None,
         sku: str | None = None,
+        category: str | None = None,
         batch_id: str | None = None,
     ) -> VideoList:
         """One page. Raises JobNotFound for an unknown `after`."""
@@ -216,6 +217,7 @@ class Videos:
             order=order,
             status=status,
             sku=sku,
+            category=category,
             batch_id=batch_id,
         )
         kept_s = self.config.retention.results_s

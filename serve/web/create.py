@@ -32,7 +32,15 @@ _KEEP_IDS = """(ids) => {
 _SHOW_PROGRESS = """(refused) => {
   if (!refused) document.getElementById('made').scrollIntoView({block: 'start'});
 }"""
-"""The button may be far below what it has begun, and browsers play nothing that is out of sight."""
+"""The button may be far below what it has begun."""
+_PLAY = """element.addEventListener('loadeddata', (e) => {
+  const clip = e.target;
+  if (!clip.autoplay || !clip.paused) return;
+  clip.muted = true;
+  clip.play().catch(() => {});
+}, true);"""
+"""Browsers play by themselves what is in sight and muted; Gradio copies elements, and with some
+browsers a copy has lost its silence."""
 _READ_ADDRESS = """() => {
   const asked = new URLSearchParams(window.location.search);
   return [asked.get('video') || '', asked.get('like') || ''];
@@ -51,12 +59,12 @@ class CreateView:
     def draw(self, page: gr.Blocks) -> None:
         words = self.words
         with gr.Row(equal_height=False):
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=5, min_width=320, elem_id="form"):
                 form = Form.draw(words)
             with gr.Column(scale=6, min_width=320, elem_id="made"):
                 gr.HTML(f"<h2>{words('job.heading')}</h2>")
                 progress = gr.HTML(markup.nothing(words), js_on_load=LISTEN, elem_id="progress")
-                results = gr.HTML(js_on_load=LISTEN, elem_id="results")
+                results = gr.HTML(js_on_load=LISTEN + _PLAY, elem_id="results")
         ids = gr.Textbox(visible="hidden")  # in the page all the same: `change` comes from there
         timer = gr.Timer(_TICK_S, active=False)
         Filling(words, self.api_of, self.photos).wire(form)
@@ -64,7 +72,7 @@ class CreateView:
         page.load(
             self._opened,
             [ids, form.photo],
-            [ids, form.photo, form.previews, *form.values, *seen],
+            [ids, form.photo, form.previews, form.settled, *form.values, *seen],
             js=_READ_ADDRESS,
             **QUIET,
         )
@@ -91,7 +99,7 @@ class CreateView:
             offer = await Offer.of(api)
             like_what = await api.video(like) if is_id(like) else None
         except Refused:  # the head of the page tells; here the form stays empty
-            return [ids, "", *[gr.skip()] * (1 + FIELDS), *await self._look(ids, request)]
+            return [ids, "", *[gr.skip()] * (2 + FIELDS), *await self._look(ids, request)]
         begun = None if like_what is None else wished(like_what)
         wishes, photo = begun or (Wishes(preset=DEFAULT_PRESET), None)
         model = offer.model(wishes.model)
@@ -101,6 +109,7 @@ class CreateView:
             ids,
             "" if photo is None else str(photo),
             "" if photo is None else markup.earlier_photo(words, photo.name),
+            wishes.category or "",
             *self._filled_in(offer, wishes),
             *await self._look(ids, request),
         ]

@@ -13,16 +13,20 @@ from starlette.types import Receive, Scope, Send
 
 from serve.edge.middleware import is_head
 from serve.errors import SERVER, ApiError
+from serve.web.assets import Assets
 from serve.web.relay import RelayedRequest, gone, read_body, send_answer
+from serve.web.words import LANGUAGES
 
 PREFIX = "/ui"
 
 
 def open_door(app: FastAPI, page: DeploymentHandle) -> None:
     """Whoever opens the server's address in a browser comes to the page."""
+    assets = Assets()
     app.router.routes += [
         Route("/", _to_page),
         Route(PREFIX, _to_page),
+        *(Mount(f"{PREFIX}/{language}/assets", assets) for language in LANGUAGES),
         Mount(PREFIX, Door(page)),
     ]
 

@@ -45,7 +45,12 @@ class Filling:
             trigger_mode="always_last",
             **QUIET,
         )
-        form.category.input(self._category, form.category, form.preset, **QUIET)
+        form.category.input(
+            self._category,
+            [form.category, form.settled],
+            [form.preset, form.settled],
+            **QUIET,
+        )
         gr.on(
             [form.category.change, form.preset.change, form.model.change],
             self._allow,
@@ -53,6 +58,7 @@ class Filling:
             form.of_the_model,
             **QUIET,
         )
+        form.files.change(lambda: "", None, form.refused, **QUIET)  # what it said is of the others
         gr.on(
             [form.files.change, form.preset.change, form.fit.change, form.model.change],
             self._preview,
@@ -62,12 +68,15 @@ class Filling:
             **QUIET,
         )
 
-    async def _category(self, category: str, request: gr.Request) -> Any:
-        """The preset that a category starts from."""
+    async def _category(self, category: str, settled: str, request: gr.Request) -> list[Any]:
+        """The preset that a category starts from. A list is left with the same event as something
+        is chosen in it: that changes nothing."""
+        if category == settled:
+            return [gr.skip(), gr.skip()]
         try:
-            return (await Offer.of(self.api_of(request))).preset_of(category)
+            return [(await Offer.of(self.api_of(request))).preset_of(category), category]
         except Refused:
-            return gr.skip()
+            return [gr.skip(), gr.skip()]
 
     async def _allow(
         self, category: str, preset: str, model: str | None, request: gr.Request
@@ -128,5 +137,7 @@ class Filling:
             await asyncio.to_thread(preview, Path(file), fit, chosen, multiple, self.photos)
             for file in files[:_MOST_SHOWN]
         ]
-        told = "create.preview_camera" if model == CAMERA else "create.preview"
-        return markup.previews(self.words, [one for one in shown if one is not None], told)
+        known = [one for one in shown if one is not None]
+        if model == CAMERA:  # which may make larger pictures than the preset says
+            return markup.previews(self.words, known, "create.preview_camera", is_exact=False)
+        return markup.previews(self.words, known, "create.preview", is_exact=True)

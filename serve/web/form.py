@@ -25,6 +25,7 @@ class Form:
     photo: Any  # hidden: an UploadedPhoto that serves where no file is added
     previews: Any
     category: Any
+    settled: Any  # hidden: the category that the preset has been fitted to
     title: Any
     prompt: Any
     made: Any  # hidden: the prompt that was made of category and title, to know it from one's own
@@ -69,6 +70,7 @@ class Form:
         previews = gr.HTML()
         with gr.Row():
             category = gr.Dropdown(label=words("create.category"), min_width=140)
+            settled = gr.Textbox(visible="hidden")
             title = gr.Textbox(
                 label=words("create.title"),
                 placeholder=words("create.title_hint"),
@@ -126,6 +128,7 @@ class Form:
             photo,
             previews,
             category,
+            settled,
             title,
             prompt,
             made,

@@ -10,10 +10,12 @@ from serve.web import markup
 from serve.web.actions import LISTEN, QUIET, act
 from serve.web.api import Api, Refused
 from serve.web.limits import Offer
-from serve.web.listing import find
+from serve.web.listing import newest
+from serve.web.telling import ENDED
 from serve.web.words import Words
 
 _PAGE = 24
+_TICK_S = 3.0
 _STATUSES = ("queued", "in_progress", "completed", "failed", "cancelled")
 
 
@@ -38,13 +40,15 @@ class GalleryView:
         shelf = gr.HTML(js_on_load=LISTEN, elem_id="shelf")
         more = gr.Button(words("gallery.more"), visible=False)
         count = gr.Number(_PAGE, precision=0, visible="hidden")
-        asked, shown = [status, sku, category, count], [shelf, more]
+        timer = gr.Timer(_TICK_S, active=False)  # ticks while one of those shown is being made
+        asked, shown = [status, sku, category, count], [shelf, more, timer]
         tab.select(self._opened, None, [category, count], **QUIET).then(
             self._look, asked, shown, **QUIET
         )
         gr.on(
             [status.change, category.change, sku.submit, sku.blur], _first, None, count, **QUIET
         ).then(self._look, asked, shown, **QUIET)
+        timer.tick(self._look, asked, shown, **QUIET)
         more.click(_next, count, count, **QUIET).then(self._look, asked, shown, **QUIET)
         shelf.click(self._act, None, trouble, **QUIET).then(self._look, asked, shown, **QUIET)
 
@@ -59,12 +63,21 @@ class GalleryView:
         self, status: str, sku: str, category: str, count: int, request: gr.Request
     ) -> list[Any]:
         try:
-            videos, has_more = await find(
-                self.api_of(request), status, sku.strip(), category, int(count)
+            videos, has_more = await newest(
+                self.api_of(request),
+                int(count),
+                status=status,
+                sku=sku.strip(),
+                category=category,
             )
         except Refused as e:
-            return [markup.alert(self.words, e), gr.update(visible=False)]
-        return [markup.shelf(self.words, videos), gr.update(visible=has_more)]
+            return [markup.alert(self.words, e), gr.update(visible=False), gr.Timer(active=False)]
+        at_work = any(one["status"] not in ENDED for one in videos)
+        return [
+            markup.shelf(self.words, videos),
+            gr.update(visible=has_more),
+            gr.Timer(active=at_work),
+        ]
 
     async def _act(self, event: gr.EventData, request: gr.Request) -> str:
         try:

@@ -19,7 +19,7 @@ _POLICY = "; ".join(
         "object-src 'none'",
     )
 )
-_FOR_EVER = "public, max-age=31536000, immutable"
+FOR_EVER = "public, max-age=31536000, immutable"
 
 
 class PageHeaders:
@@ -33,7 +33,7 @@ class PageHeaders:
                 headers.setdefault("Content-Security-Policy", _POLICY)
                 headers["Referrer-Policy"] = "same-origin"
                 if "/assets/" in scope["path"] and message["status"] == 200:
-                    headers["Cache-Control"] = _FOR_EVER  # their names hold their hash
+                    headers["Cache-Control"] = FOR_EVER  # their names hold their hash
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

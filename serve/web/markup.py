@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from serve.web.api import NO_KEY, Json, Refused
 from serve.web.telling import state
 from serve.web.wishes import again, name_of, wished
-from serve.web.words import LANGUAGES, Words, words_of
+from serve.web.words import LANGUAGES, Language, Words, words_of
 
 _SAID_ALL = ("unreachable", *NO_KEY)
 """Codes to which the service's own message adds nothing that a buyer could use."""
@@ -27,8 +27,22 @@ class Preview:
 
 
 def heading(words: Words) -> str:
+    return _fragment("heading", words, *_other(words))
+
+
+def beginning(words: Words) -> str:
+    """Of the document's <head>."""
+    return _fragment("beginning", words)
+
+
+def first_paint(words: Words) -> str:
+    """What stands there until Gradio has drawn the page."""
+    return _fragment("first_paint", words, *_other(words))
+
+
+def _other(words: Words) -> tuple[Language, Words]:
     (other,) = (language for language in LANGUAGES if language != words.language)
-    return _fragment("heading", words, other, words_of(other))
+    return other, words_of(other)
 
 
 def alert(words: Words, refused: Refused, name: str = "") -> str:
@@ -52,9 +66,9 @@ def warnings(words: Words, found: Sequence[str]) -> str:
     return _fragment("warnings", words, found)
 
 
-def previews(words: Words, shown: Sequence[Preview], told: str) -> str:
-    """`told`: the name of the words above them."""
-    return _fragment("previews", words, shown, words(told))
+def previews(words: Words, shown: Sequence[Preview], told: str, is_exact: bool) -> str:
+    """`told`: the name of the words above them. `is_exact`: the video will have that size."""
+    return _fragment("previews", words, shown, words(told), is_exact)
 
 
 def progress(words: Words, video: Json) -> str:

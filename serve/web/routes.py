@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from serve.web.api import KEY_COOKIE, Api, Refused
 from serve.web.config import WebConfig
+from serve.web.document import Document
 from serve.web.door import PREFIX
 from serve.web.handing import hand_on
 from serve.web.headers import PageHeaders
@@ -21,13 +22,6 @@ from serve.web.words import LANGUAGES, preferred, words_of
 from video.photo import PhotoLimits
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "sans-serif"]
-_KEEP_QUERY = """<script>
-document.addEventListener('click', (e) => {
-  const link = e.target.closest && e.target.closest('a[data-keep-query]');
-  if (link) link.search = window.location.search;
-}, true);
-document.documentElement.lang = %r;
-</script>"""
 
 
 def build_site(config: WebConfig, photos: PhotoLimits) -> FastAPI:
@@ -100,8 +94,9 @@ def build_site(config: WebConfig, photos: PhotoLimits) -> FastAPI:
             max_file_size=photos.max_bytes,
             theme=_theme(),
             css=files("serve.web").joinpath("page.css").read_text("utf-8"),
-            head=_KEEP_QUERY % words("page.language"),
         )
+    pages = {f"{PREFIX}/{language}/": words_of(language) for language in LANGUAGES}
+    site.add_middleware(Document, pages=pages)
     site.add_middleware(PageHeaders)
     return site
 

@@ -19,6 +19,7 @@ def page(
     order: Literal["asc", "desc"],
     status: JobStatus | None,
     sku: str | None,
+    category: str | None,
     batch_id: str | None,
 ) -> list[Row[Any]]:
     """In order of creation, from behind job `after` on. Raises JobNotFound."""
@@ -29,6 +30,8 @@ def page(
         query = query.where(jobs.c.status == status)
     if sku is not None:
         query = query.where(jobs.c.sku == sku)
+    if category is not None:
+        query = query.where(jobs.c.category == category)
     if batch_id is not None:
         query = query.where(jobs.c.batch_id == batch_id)
     if after is not None:

@@ -62,7 +62,8 @@ def new_rows(
         return [_row(request, now) | _named(idempotency)]
     # It has no deadline of its own: each of its candidates has.
     whole = {"candidates": request.candidates, "deadline_at": None} | _named(idempotency)
-    part = {"parent_id": request.id} | _named(None)
+    # No listing shows a candidate, so that none finds it by its category.
+    part = {"parent_id": request.id, "category": None} | _named(None)
     return [_row(request, now) | whole, *(_row(each, now) | part for each in request.parts)]
 
 
@@ -82,6 +83,7 @@ def _row(request: JobRequest, now: float) -> dict[str, Any]:
         "tenant": request.tenant,
         "request": request.to_json().decode(),
         "sku": request.sku,
+        "category": request.category,
         "batch_id": request.batch_id,
         "candidates": 0,
         "parent_id": None,

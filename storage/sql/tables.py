@@ -69,6 +69,7 @@ jobs = Table(
     Column("fingerprint", String(64)),  # of the body that came with the idempotency key
     Column("request", Text, nullable=False),  # JobRequest as JSON
     Column("sku", Text),
+    Column("category", Text),
     Column("batch_id", String(64)),
     # A job of several candidates is never leased: it has so many rows that are, its children.
     Column("candidates", Integer, nullable=False, default=0, server_default="0"),
@@ -106,6 +107,7 @@ jobs = Table(
     Index("jobs_listing", "tenant", "seq"),
     Index("jobs_listing_status", "tenant", "status", "seq", "candidates"),
     Index("jobs_listing_sku", "tenant", "sku", "seq"),
+    Index("jobs_listing_category", "tenant", "category", "seq"),
     Index("jobs_listing_batch", "tenant", "batch_id", "seq"),
     Index("jobs_results", "tenant", "result_id"),
     Index("jobs_photos", "tenant", "photo_sha256"),

@@ -403,7 +403,11 @@ def test_many_creates_at_once_with_one_key_are_one_job(service: Service) -> None
 
 
 def test_lists_page_and_filter(service: Service) -> None:
-    ids = [service.create(sku=f"s{n % 2}").json()["id"] for n in range(5)]
+    categories = ("home", "watch", "home", "home", "home")
+    ids = [
+        service.create(sku=f"s{n % 2}", category=category).json()["id"]
+        for n, category in enumerate(categories)
+    ]
     first = service.http.get("/v1/videos", params={"limit": 2, "order": "asc"}).json()
     assert [v["id"] for v in first["data"]] == ids[:2]
     assert first["has_more"] is True
@@ -412,6 +416,8 @@ def test_lists_page_and_filter(service: Service) -> None:
     assert rest["has_more"] is False
     odd = service.http.get("/v1/videos", params={"sku": "s1"}).json()
     assert [v["id"] for v in odd["data"]] == [ids[3], ids[1]]
+    watches = service.http.get("/v1/videos", params={"category": "watch"}).json()
+    assert [v["id"] for v in watches["data"]] == [ids[1]]
     none = service.http.get("/v1/videos", params={"status": "completed"}).json()
     assert none == {
         "object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False

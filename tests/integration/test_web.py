@@ -4,7 +4,6 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import psutil
@@ -12,7 +11,16 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from serve.client import ServiceError
-from tests.integration.browser import SHOTS, Tab, chromium
+from tests.integration.browser import (
+    SHOTS,
+    Tab,
+    choose,
+    chromium,
+    make,
+    seen_progress,
+    the_video,
+    watch_progress,
+)
 from tests.integration.live import LiveCluster, write_config
 
 PRODUCTS = Path(__file__).parents[2] / "examples" / "products"
@@ -21,6 +29,7 @@ WATCH, VASE = PRODUCTS / "watch-steel.jpg", PRODUCTS / "home-vase.webp"
 
 pytestmark = pytest.mark.timeout(240)
 
+_LEFT = re.compile(r"about \d+ (s|min) left")
 Open = Callable[..., Tab]
 
 
@@ -53,77 +62,39 @@ def open_tab(browser: Browser, live: LiveCluster) -> Iterator[Open]:
         yield open_tab
 
 
-def make(tab: Tab, *photos: Path, steps: int = 10, **more: Any) -> None:
-    """Fill in the form and start."""
-    tab.add(*photos)
-    tab.page.get_by_label("Product title").fill("Steel watch")
-    expect(tab.page.get_by_label("What should happen")).to_have_value(re.compile("watch"))
-    tab.page.get_by_role("button", name="More settings").click()
-    for label, value in {"Steps": steps, "Frames": 8, **more}.items():
-        field = tab.page.get_by_role("spinbutton", name=label, exact=True)
-        field.fill(str(value))
-        field.blur()
-    tab.click("Make the video")
-    expect(tab.jobs()).not_to_have_count(0)
-
-
-def choose(tab: Tab, label: str, option: str) -> None:
-    """Of a drop-down list."""
-    tab.page.get_by_label(label, exact=True).click()
-    tab.page.get_by_role("option", name=option, exact=True).click()
-
-
-def the_video(tab: Tab) -> dict[str, Any]:
-    """What the page's one <video> is playing."""
-    video = tab.jobs("completed").locator("video").first
-    expect(video).to_be_visible()
-    video.scroll_into_view_if_needed()  # Chromium plays no muted video that is out of sight
-    tab.page.wait_for_function(
-        "() => { const v = document.querySelector('article.job video');"
-        " return v && v.readyState >= 2 && v.currentTime > 0 && v.duration > 0 }"
-    )
-    read: dict[str, Any] = video.evaluate(
-        "v => ({seconds: v.duration, width: v.videoWidth, height: v.videoHeight,"
-        " paused: v.paused, error: v.error})"
-    )
-    return read
-
-
 def test_a_photo_becomes_a_video_that_plays_and_is_downloaded(
     open_tab: Open, live: LiveCluster
 ) -> None:
     tab = open_tab()
     tab.shoot("create-empty")
-    make(tab, WATCH, steps=60, Seed=11)
+    watch_progress(tab)
+    make(tab, WATCH, steps=200, Seed=11)
     expect(tab.jobs().first).to_be_in_viewport()
-    bar = tab.page.locator("article.job progress")
-    seen = []
-    with contextlib.suppress(AssertionError):
-        for _ in range(200):
-            if tab.jobs("completed").count():
-                break
-            if bar.count():
-                seen.append(int(bar.first.get_attribute("value", timeout=2_000) or 0))
-                if len(seen) == 8:
-                    tab.shoot("create-progress")
-            tab.page.wait_for_timeout(150)
-    assert max(seen) > min(seen), "progress was not seen to rise"
-
-    assert seen == sorted(seen)
+    expect(tab.page.get_by_text(re.compile(r"step \d+ of 200"))).to_be_visible()
+    tab.shoot("create-progress")
     shown = the_video(tab)
+    values, words = seen_progress(tab)
+    assert values == sorted(values)
+    assert len(set(values)) > 1, f"progress was not seen to rise: {values}"
+    assert any("step" in said for said in words), set(words)
+
     video_id = tab.jobs("completed").get_attribute("data-video")
     assert video_id is not None
     assert video_id in tab.page.url
     with live.client() as client:
         video, content = client.get(video_id), client.content(video_id)
-    assert (video["seed"], video["num_frames"], video["steps"]) == (11, 8, 60)
+    assert (video["seed"], video["num_frames"], video["steps"]) == (11, 8, 200)
     assert f"{shown['width']}x{shown['height']}" == video["size"]
+    assert video["size"] in tab.page.locator("#form figure").inner_text().replace("×", "x")
     assert shown["seconds"] == pytest.approx(float(video["seconds"]), abs=0.1)
     assert (shown["paused"], shown["error"]) == (False, None)
     with tab.page.expect_download() as download:
         tab.page.get_by_role("link", name="Download").click()
     assert download.value.path().read_bytes() == content
     tab.page.get_by_text("Details").click()
+    facts = tab.jobs("completed").locator("dl")
+    for said in (video["prompt"], video["size"].replace("x", " × "), "11", "Standard", video_id):
+        expect(facts.get_by_text(said, exact=True)).to_be_visible()
     tab.shoot("create-done")
 
     tab.click("Good")
@@ -132,58 +103,88 @@ def test_a_photo_becomes_a_video_that_plays_and_is_downloaded(
         assert client.get(video_id)["feedback"]["rating"] == 1
     tab.click("Again with another seed")
     expect(tab.jobs()).to_have_count(2)
-    expect(tab.jobs("completed")).to_have_count(2)
-    repeated = tab.jobs("completed").first.get_attribute("data-video")
-    assert repeated not in (None, video_id)
+    twin_id = str(tab.jobs().first.get_attribute("data-video"))
+    expect(tab.page.get_by_text(_LEFT)).to_be_visible()  # known, now that one has been made
+    tab.click("Cancel")
+    expect(tab.jobs("cancelled")).to_have_count(1)
     with live.client() as client:
-        twin = client.get(str(repeated))
-    assert twin["seed"] != video["seed"]
+        twin = client.get(twin_id)
+    assert (twin["seed"] != video["seed"], twin_id != video_id) == (True, True)
     same = ("prompt", "num_frames", "steps", "size", "preset", "metadata")
     assert {name: twin[name] for name in same} == {name: video[name] for name in same}
     assert tab.outside == set()
 
 
-def test_a_job_is_cancelled_and_a_reload_loses_nothing(open_tab: Open, live: LiveCluster) -> None:
+def test_neither_a_reload_nor_a_lost_connection_loses_a_job_that_can_be_cancelled_and_retried(
+    open_tab: Open, live: LiveCluster
+) -> None:
     tab = open_tab()
     make(tab, WATCH, steps=200)
     video_id = tab.jobs().get_attribute("data-video")
     assert video_id is not None
+    bar = tab.page.locator("article.job progress")
+    with tab.page.expect_event("requestfailed"):
+        tab.context.set_offline(True)
+    before = bar.evaluate("bar => bar.value")
+    tab.shoot("create-offline")
+    tab.context.set_offline(False)
+    tab.page.wait_for_function(  # goes on by itself
+        "before => document.querySelector('article.job progress')?.value > before", arg=before
+    )
     tab.page.reload()
     expect(tab.jobs()).to_have_attribute("data-video", video_id)
     tab.click("Cancel")
     expect(tab.jobs("cancelled")).to_have_count(1)
     with live.client() as client:
-        assert client.get(video_id)["status"] == "cancelled"
+        cancelled = client.get(video_id)
+    assert cancelled["status"] == "cancelled"
     tab.shoot("create-cancelled")
+
+    tab.click("Try again")
+    expect(tab.jobs()).to_have_count(2)
+    with live.client() as client:
+        retried = client.get(str(tab.jobs().first.get_attribute("data-video")))
+    assert (retried["prompt"], retried["steps"]) == (cancelled["prompt"], 200)
+    tab.click("Cancel")
+    expect(tab.jobs("cancelled")).to_have_count(2)
 
 
 def test_candidates_stand_side_by_side_with_their_scores(open_tab: Open) -> None:
     tab = open_tab()
     slider = tab.page.get_by_role("slider")
     slider.focus()
-    slider.press("ArrowRight")
-    slider.press("ArrowRight")
+    for _ in range(2):
+        slider.press("ArrowRight")
+    expect(slider).to_have_value("3")
     make(tab, VASE)
     expect(tab.page.locator("figure[data-candidate] video")).to_have_count(3)
     expect(tab.page.locator("figure[data-candidate] mark")).to_have_count(1)
     scores = tab.page.locator("figcaption").all_inner_texts()
     assert sum(bool(re.search(r"score [01]\.\d\d", score)) for score in scores) == 3
     the_video(tab)
+    tab.page.wait_for_function(
+        "() => [...document.querySelectorAll('article.job video')].every(v => v.currentTime > 0)"
+    )
     tab.shoot("create-candidates")
 
 
-def test_a_bad_photo_is_told_in_words_and_keeps_no_other_from_being_made(
-    open_tab: Open, tmp_path: Path
+def test_every_photo_becomes_a_video_and_a_bad_one_is_told_in_words(
+    open_tab: Open, live: LiveCluster, tmp_path: Path
 ) -> None:
     bad = tmp_path / "broken.jpg"
     bad.write_bytes(WATCH.read_bytes()[:2000])
     tab = open_tab()
-    make(tab, bad, WATCH)
+    make(tab, bad, WATCH, VASE)
     alert = tab.page.get_by_role("alert").filter(has_text="broken.jpg")
     expect(alert).to_contain_text("The photo is damaged or cut short.")
     expect(alert).to_contain_text("original file")
-    expect(tab.jobs("completed")).to_have_count(1)
+    expect(tab.jobs("completed")).to_have_count(2)
+    the_video(tab)
     tab.shoot("create-bad-photo")
+    ids = [one.get_attribute("data-video") for one in tab.jobs("completed").all()]
+    with live.client() as client:
+        photos = [client.get(str(one))["metadata"]["page_name"] for one in ids]
+    assert photos == [VASE.name, WATCH.name]
 
 
 def test_two_tabs_do_not_mix(open_tab: Open) -> None:
@@ -199,7 +200,7 @@ def test_two_tabs_do_not_mix(open_tab: Open) -> None:
 def test_what_serves_the_page_may_die_in_mid_job(open_tab: Open, live: LiveCluster) -> None:
     """The replicas of page and API; that jobs survive the whole head is tests/faults' matter."""
     tab = open_tab()
-    make(tab, WATCH, steps=150, Seed=31)
+    make(tab, WATCH, steps=120, Seed=31)
     victims = [live.replica("WebPage"), live.replica("VideoAPI")]
     for victim in victims:
         victim.kill()
@@ -208,55 +209,57 @@ def test_what_serves_the_page_may_die_in_mid_job(open_tab: Open, live: LiveClust
     the_video(tab)
 
 
-def test_chinese_words_and_a_phone(open_tab: Open) -> None:
+def test_the_gallery_shows_filters_changes_repeats_and_deletes(
+    open_tab: Open, live: LiveCluster
+) -> None:
     tab = open_tab()
-    tab.page.get_by_role("link", name="中文").click()
-    expect(tab.page.get_by_role("button", name="制作视频")).to_be_visible()
-    assert tab.page.evaluate("document.documentElement.lang") == "zh-CN"
-    tab.page.get_by_label("商品标题").fill("机械表")
-    expect(tab.page.get_by_label("画面描述")).to_have_value(re.compile("watch"))
-    tab.page.set_viewport_size({"width": 390, "height": 844})
-    for name in ("制作视频", "我的视频", "批量制作", "服务状态"):
-        tab.page.get_by_role("tab", name=name).click()
-        expect(tab.page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
-        wide = tab.page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= 390, f"{name}: a phone would scroll sideways"
-        tab.shoot(f"phone-{name}")
-
-
-def test_the_gallery_shows_filters_repeats_and_deletes(open_tab: Open, live: LiveCluster) -> None:
-    tab = open_tab()
-    make(tab, VASE, Seed=41)
+    choose(tab, "Category", "Home")
+    make(tab, VASE, Seed=41, SKU="V-41")
     expect(tab.jobs("completed")).to_have_count(1)
     video_id = str(tab.jobs("completed").get_attribute("data-video"))
     tab.page.get_by_role("tab", name="My videos").click()
     shelf = tab.page.locator("#shelf")
     mine = shelf.locator(f'figure[data-video="{video_id}"]')
-    expect(mine.locator("img")).to_be_visible()
     poster = mine.locator("img")
-    assert poster.evaluate("i => [i.loading, i.complete && i.naturalWidth > 0]") == ["lazy", True]
+    expect(poster).to_be_visible()
+    expect(poster).to_have_js_property("complete", True)
+    assert poster.evaluate("i => [i.loading, i.naturalWidth > 0]") == ["lazy", True]
     newest = shelf.locator("figure").first
     expect(newest).to_have_attribute("data-video", video_id)
     tab.shoot("gallery")
-    choose(tab, "Status", "Cancelled")
-    expect(mine).to_have_count(0)
-    choose(tab, "Status", "All")
-    expect(mine).to_have_count(1)
+    for label, other, own in (("Status", "Cancelled", "Ready"), ("Category", "Watch", "Home")):
+        choose(tab, label, other)
+        expect(mine).to_have_count(0)
+        choose(tab, label, own)
+        expect(mine).to_have_count(1)
+        choose(tab, label, "All")
+    sku = tab.page.get_by_label("SKU", exact=True).locator("visible=true")
+    sku.fill("V-4")
+    sku.press("Enter")
+    expect(shelf).to_contain_text("No videos here.")
+    sku.fill("V-41")
+    sku.press("Enter")
+    expect(shelf.locator("figure")).to_have_count(1)
     mine.get_by_role("link", name="Again with other settings").click()
     expect(tab.page.get_by_text("Photo: home-vase.webp")).to_be_visible()
-    expect(tab.page.get_by_label("What should happen")).to_have_value(re.compile("watch"))
+    expect(tab.page.get_by_label("What should happen")).to_have_value(re.compile("Steel watch"))
     tab.page.get_by_role("button", name="More settings").click()
-    expect(tab.page.get_by_role("spinbutton", name="Frames", exact=True)).to_have_value("8")
-    tab.page.get_by_role("spinbutton", name="Frames", exact=True).fill("10")
+    frames = tab.page.get_by_role("spinbutton", name="Frames", exact=True)
+    expect(frames).to_have_value("8")
+    frames.fill("10")
+    frames.blur()
     tab.click("Make the video")
     expect(tab.jobs("completed")).to_have_count(1)
     with live.client() as client:
         changed = client.get(str(tab.jobs("completed").get_attribute("data-video")))
-    assert (changed["num_frames"], changed["metadata"]["page_name"]) == (10, VASE.name)
+    assert (changed["num_frames"], changed["sku"], changed["category"]) == (10, "V-41", "home")
+    assert changed["metadata"]["page_name"] == VASE.name
 
     tab.page.get_by_role("tab", name="My videos").click()
+    expect(newest).to_have_attribute("data-video", changed["id"])
     mine.get_by_role("button", name="Again with another seed").click()
     expect(newest).not_to_have_attribute("data-video", changed["id"])
+    expect(newest).to_have_attribute("data-status", "completed")  # without being asked again
     tab.page.once("dialog", lambda dialog: dialog.accept())
     mine.get_by_role("button", name="Delete").click()
     expect(mine).to_have_count(0)

@@ -119,6 +119,17 @@ def test_listings_filter_by_status_and_sku(store: JobStore) -> None:
     assert [job.id for job in queued] == ["c"]
 
 
+def test_listings_filter_by_category_and_show_no_candidates(store: JobStore) -> None:
+    store.create(make_request("a", category="watch"))
+    store.create(make_request("b", category="home"))
+    store.create(make_request("c", category="watch", candidates=2))
+    store.create(make_request("d", "rival", category="watch"))
+    assert [job.id for job in store.list_jobs("shop", limit=9, category="watch")] == ["c", "a"]
+    older = store.list_jobs("shop", limit=9, category="watch", after="c")
+    assert [job.id for job in older] == ["a"]
+    assert store.list_jobs("shop", limit=9, category="toy") == []
+
+
 def test_counts_name_every_status(store: JobStore) -> None:
     assert store.counts() == dict.fromkeys(JobStatus, 0)
     for job_id in "abc":

@@ -241,6 +241,24 @@ def test_what_version_2_called_expired_stays_so(tmp_path: Path) -> None:
     store.close()
 
 
+def test_what_was_made_before_is_listed_by_its_category(empty_url: str) -> None:
+    engine = create_engine(empty_url)
+    config = Config()
+    config.set_main_option("script_location", str(migrations.__path__[0]))
+    with engine.begin() as db:
+        config.attributes["connection"] = db
+        command.upgrade(config, "0007")
+        for job_id, category in {"a": "watch", "b": None, "c": 'it\'s "home"'}.items():
+            request = make_request(job_id, category=category).to_json().decode()
+            db.execute(text(INSERT_1), row_1(job_id) | {"request": request})
+    engine.dispose()
+    store = SqlJobStore(store_config(empty_url))
+    for category, expected in {"watch": ["a"], 'it\'s "home"': ["c"], "null": []}.items():
+        assert [job.id for job in store.list_jobs("shop", limit=9, category=category)] == expected
+    assert len(store.list_jobs("shop", limit=9)) == 3
+    store.close()
+
+
 def test_version_1_goes_on_writing_while_the_new_one_is_rolled_out(database_url: str) -> None:
     store = SqlJobStore(store_config(database_url))
     with store.database.writing() as db:

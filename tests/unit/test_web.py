@@ -26,7 +26,7 @@ from serve.schemas import CreateVideoJson, Video
 from serve.services.resolve_camera import _MEANINGLESS
 from serve.web import markup
 from serve.web.api import UploadedPhoto
-from serve.web.listing import find
+from serve.web.listing import newest
 from serve.web.relay import AnswerStart, RelayedRequest, answer
 from serve.web.telling import state
 from serve.web.wishes import (
@@ -332,31 +332,36 @@ def test_a_shelf_shows_each_video_with_what_can_be_done() -> None:
 
 
 class Pages:
-    """The API's list of videos, `each` a page."""
+    """The API's list of so many videos."""
 
-    def __init__(self, videos: list[dict[str, Any]], each: int) -> None:
-        self._videos, self._each, self.read = videos, each, 0
+    def __init__(self, videos: int) -> None:
+        self._ids = [f"video_{n:x}" for n in range(videos)]
+        self.asked: list[dict[str, str]] = []
 
-    async def videos(self, after: str = "", **asked: str) -> dict[str, Any]:
-        self.read += 1
-        begin = next((i + 1 for i, v in enumerate(self._videos) if v["id"] == after), 0)
-        page = self._videos[begin : begin + self._each]
-        more = begin + self._each < len(self._videos)
-        return {"data": page, "last_id": page[-1]["id"] if page else None, "has_more": more}
+    async def videos(self, limit: str, after: str = "", **asked: str) -> dict[str, Any]:
+        self.asked.append({"limit": limit, **asked})
+        begin = self._ids.index(after) + 1 if after else 0
+        page = self._ids[begin : begin + int(limit)]
+        more = begin + len(page) < len(self._ids)
+        data = [{"id": one} for one in page]
+        return {"data": data, "last_id": page[-1] if page else None, "has_more": more}
 
 
-def test_a_category_is_found_however_far_back() -> None:
-    videos = [
-        {"id": f"video_{n}", "category": "watch" if n % 3 == 0 else "food"} for n in range(20)
-    ]
-    found, more = asyncio.run(find(Pages(videos, 4), "", "", "watch", 5))  # type: ignore[arg-type]
-    assert [one["id"] for one in found] == [f"video_{n}" for n in (0, 3, 6, 9, 12)]
-    assert more
-    found, more = asyncio.run(find(Pages(videos, 4), "", "", "watch", 9))  # type: ignore[arg-type]
-    assert (len(found), more) == (7, False)
-    endless = Pages(videos[1:3] * 500, 4)
-    found, more = asyncio.run(find(endless, "", "", "art", 5))  # type: ignore[arg-type]
-    assert (found, more) == ([], True)
+def listed(pages: Pages, count: int, **asked: str) -> tuple[int, bool]:
+    found, more = asyncio.run(newest(pages, count, **asked))  # type: ignore[arg-type]
+    assert [one["id"] for one in found] == [f"video_{n:x}" for n in range(len(found))]
+    return len(found), more
+
+
+def test_a_shelf_is_filled_from_as_many_pages_as_it_needs() -> None:
+    pages = Pages(250)
+    assert listed(pages, 24, category="watch", sku="W") == (24, True)
+    assert pages.asked == [{"limit": "24", "category": "watch", "sku": "W"}]
+    assert listed(pages, 240) == (240, True)
+    assert [one["limit"] for one in pages.asked[1:]] == ["100", "100", "40"]
+    assert listed(pages, 250) == (250, False)
+    assert listed(pages, 264) == (250, False)
+    assert listed(Pages(0), 24) == (0, False)
 
 
 def test_known_failures_of_rows_have_words_too() -> None:

@@ -23,7 +23,7 @@ from cluster.tiers import CameraTierConfig, TierConfig
 from diffusion.params import Priority
 from serve.config import CAMERA
 from serve.schemas import Batch, BatchItem, Cluster, CreateBatch, Queue, Tier
-from serve.web import markup, reports
+from serve.web import reports
 from serve.web.api import Refused
 from serve.web.cluster import shown
 from serve.web.form import FIELDS, OF_THE_MODEL, told, wishes_of

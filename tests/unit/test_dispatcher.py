@@ -1360,8 +1360,10 @@ def test_the_api_is_told_what_an_eta_needs_and_how_good_it_was(tmp_path: Path) -
             await asyncio.sleep(0.01)
         error = dispatcher._foresight.snapshot().median_error
         assert error == pytest.approx(abs(real_s - foreseen_s) / real_s, rel=0.1)
+        learned = dispatcher._foresight.snapshot().stage_s
+        await until(lambda s: s.stage_s == learned)
         successor = await rig.start()  # goes on with what was learned
-        assert successor._foresight.snapshot().stage_s == published().stage_s
+        assert successor._foresight.snapshot().stage_s == learned
 
     run(scenario)
 

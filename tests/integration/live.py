@@ -74,12 +74,14 @@ class LiveCluster:
         self._page = page
         self.url = ""
         self._config = config
+        self._port: int | None = None  # kept for as long as there is this object
         self._process: subprocess.Popen[str] | None = None
         self._family: list[psutil.Process] = []
 
     def start(self, timeout_s: float = 240) -> Self:
         config = self._config or write_config(self.data.with_suffix(".yaml"))
-        command = [str(SHOPREEL), "up", "--data", str(self.data), "--port", str(free_port())]
+        self._port = self._port or free_port()
+        command = [str(SHOPREEL), "up", "--data", str(self.data), "--port", str(self._port)]
         command += ["--config", str(config)]
         self.data.mkdir(parents=True, exist_ok=True)
         log = (self.data / "up.log").open("a")

@@ -405,6 +405,19 @@ def test_the_service_view_tells_machines_failures_and_the_way_to_grafana(
     assert tab.outside == set()
 
 
+def test_the_server_is_restarted_in_mid_job(open_tab: Open, live: LiveCluster) -> None:
+    """The last one here: `shopreel up` ends and is started again, at the same address."""
+    tab = open_tab()
+    make(tab, WATCH, steps=200, Seed=32)
+    video_id = str(tab.jobs().get_attribute("data-video"))
+    expect(tab.page.locator('article.job[data-status="in_progress"]')).to_have_count(1)
+    assert live.stop() == 0
+    live.start()
+    expect(tab.jobs("completed")).to_have_count(1, timeout=120_000)
+    assert tab.jobs().get_attribute("data-video") == video_id
+    the_video(tab)
+
+
 def read_report(report: Page) -> None:
     """In the tab that it was opened in: it looks as it does from a disk, and its links hold."""
     expect(report.get_by_role("heading", level=1)).to_have_text("Complete")

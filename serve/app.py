@@ -49,8 +49,8 @@ from serve.catalog_driver import driver_command
 from serve.config import AppConfig, ConfigError, parse
 from serve.http_api import create_app
 from serve.services.admission import Admission
-from serve.web.door import open_door
-from serve.web.replica import WebPage
+from serve.web.hosting.door import open_door
+from serve.web.hosting.replica import WebPage
 from storage.object_store import S3ObjectStore
 from video.camera.scene import render as render_camera_move
 from video.photo_pool import PhotoPool

@@ -7,10 +7,10 @@ import gradio as gr
 from serve.web import markup
 from serve.web.actions import QUIET
 from serve.web.api import NO_KEY, Api, Refused
-from serve.web.catalogue import CatalogueView
-from serve.web.cluster import ClusterView
-from serve.web.create import CreateView
-from serve.web.gallery import GalleryView
+from serve.web.catalogue.view import CatalogueView
+from serve.web.cluster.view import ClusterView
+from serve.web.create.view import CreateView
+from serve.web.gallery.view import GalleryView
 from serve.web.words import Words
 from video.photo import PhotoLimits
 

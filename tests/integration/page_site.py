@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from cluster.embedded_s3 import EmbeddedS3
 from serve.web.config import WebConfig
-from serve.web.routes import build_site
+from serve.web.hosting.routes import build_site
 from storage.object_store import S3ObjectStore
 from tests.integration.conftest import remove_bucket
 from tests.integration.service import Service

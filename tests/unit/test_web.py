@@ -26,8 +26,8 @@ from serve.schemas import CreateVideoJson, Video
 from serve.services.resolve_camera import _MEANINGLESS
 from serve.web import markup
 from serve.web.api import UploadedPhoto
-from serve.web.listing import newest
-from serve.web.relay import AnswerStart, RelayedRequest, answer
+from serve.web.gallery.listing import newest
+from serve.web.hosting.relay import AnswerStart, RelayedRequest, answer
 from serve.web.telling import state
 from serve.web.wishes import (
     BOUNDS,
@@ -131,7 +131,7 @@ def test_words_that_no_view_says_are_not_kept() -> None:
     document = yaml.safe_load(files("serve.web").joinpath("words.yaml").read_text("utf-8"))
     sources = "".join(
         path.read_text()
-        for path in Path(str(files("serve.web"))).iterdir()
+        for path in Path(str(files("serve.web"))).rglob("*")
         if path.suffix in (".py", ".html")
     )
     unsaid = [

@@ -11,8 +11,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from serve.web.assets import Assets
-from serve.web.document import Document, written
+from serve.web.hosting.assets import Assets
+from serve.web.hosting.document import Document, written
 from serve.web.words import LANGUAGES, Language, words_of
 
 SPEC = find_spec("gradio")

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from serve.web.api import Api
-from serve.web.handing import hand_on
-from serve.web.headers import PageHeaders
+from serve.web.hosting.handing import hand_on
+from serve.web.hosting.headers import PageHeaders
 from serve.web.words import words_of
 
 STRICT = "default-src 'none'"

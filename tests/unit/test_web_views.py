@@ -23,14 +23,10 @@ from cluster.tiers import CameraTierConfig, TierConfig
 from diffusion.params import Priority
 from serve.config import CAMERA
 from serve.schemas import Batch, BatchItem, Cluster, CreateBatch, Queue, Tier
-from serve.web import reports
 from serve.web.api import Refused
-from serve.web.cluster import shown
-from serve.web.form import FIELDS, OF_THE_MODEL, told, wishes_of
-from serve.web.limits import Offer, allowed
-from serve.web.lists import ListUnusable, ProductList
-from serve.web.picture import Machine, Picture, in_line, machine
-from serve.web.runs import (
+from serve.web.catalogue import reports
+from serve.web.catalogue.lists import ListUnusable, ProductList
+from serve.web.catalogue.runs import (
     RunWishes,
     gone_on_with,
     is_of_report,
@@ -41,6 +37,10 @@ from serve.web.runs import (
     started,
     state,
 )
+from serve.web.cluster.picture import Machine, Picture, in_line, machine
+from serve.web.cluster.view import shown
+from serve.web.create.form import FIELDS, OF_THE_MODEL, told, wishes_of
+from serve.web.limits import Offer, allowed
 from serve.web.wishes import Wishes
 from serve.web.words import LANGUAGES, words_of
 from storage.batches import Batch as StoredBatch

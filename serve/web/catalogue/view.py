@@ -8,12 +8,13 @@ from typing import Any
 
 import gradio as gr
 
-from serve.web import markup, reports
+from serve.web import markup
 from serve.web.actions import LISTEN, QUIET
 from serve.web.api import Api, Json, Refused
+from serve.web.catalogue import reports
+from serve.web.catalogue.lists import ListUnusable, ProductList
+from serve.web.catalogue.runs import ENDED, ROW_STATUSES, RunWishes, gone_on_with, is_run, started
 from serve.web.limits import Offer
-from serve.web.lists import ListUnusable, ProductList
-from serve.web.runs import ENDED, ROW_STATUSES, RunWishes, gone_on_with, is_run, started
 from serve.web.words import Words
 
 _TICK_S = 2.0

@@ -4,13 +4,15 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from serve.web.config import WebConfig
-from serve.web.relay import AnswerStart, RelayedRequest, answer
+from serve.web.hosting.relay import AnswerStart, RelayedRequest, answer
 from video.photo import PhotoLimits
 
 
 class WebPage:
     async def __init__(self, config: WebConfig, photos: PhotoLimits):  # type: ignore[misc]  # Serve awaits it
-        from serve.web.routes import build_site  # Gradio: seconds, and memory that others save
+        from serve.web.hosting.routes import (
+            build_site,  # Gradio: seconds, and memory that others save
+        )
 
         self._site = build_site(config, photos)
         self._life = self._site.router.lifespan_context(self._site)

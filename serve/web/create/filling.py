@@ -12,9 +12,9 @@ from serve.config import CAMERA
 from serve.web import markup
 from serve.web.actions import QUIET
 from serve.web.api import Api, Json, Refused, UploadedPhoto
-from serve.web.form import OF_THE_MODEL, Form
+from serve.web.create.form import OF_THE_MODEL, Form
+from serve.web.create.preview import preview
 from serve.web.limits import Offer, allowed
-from serve.web.look import preview
 from serve.web.words import Words
 from video.photo import PhotoLimits
 

@@ -10,13 +10,13 @@ from fastapi import FastAPI, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from serve.web.api import KEY_COOKIE, Api, Refused
+from serve.web.catalogue.runs import is_of_report, is_run
 from serve.web.config import WebConfig
-from serve.web.document import Document
-from serve.web.door import PREFIX
-from serve.web.handing import hand_on
-from serve.web.headers import PageHeaders
+from serve.web.hosting.document import Document
+from serve.web.hosting.door import PREFIX
+from serve.web.hosting.handing import hand_on
+from serve.web.hosting.headers import PageHeaders
 from serve.web.page import build_page
-from serve.web.runs import is_of_report, is_run
 from serve.web.wishes import is_id
 from serve.web.words import LANGUAGES, preferred, words_of
 from video.photo import PhotoLimits

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve.web.api import Json, Refused
+from serve.web.catalogue.runs import ENDED, has_photos, name_of, percent, retried, started, state
 from serve.web.markup import draw
-from serve.web.runs import ENDED, has_photos, name_of, percent, retried, started, state
 from serve.web.words import Trouble, Words
 
 _PAGE = "catalogue.html"

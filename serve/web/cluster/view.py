@@ -9,7 +9,7 @@ import gradio as gr
 from serve.web import markup
 from serve.web.actions import QUIET
 from serve.web.api import Api, Refused
-from serve.web.picture import Picture, in_line, machine
+from serve.web.cluster.picture import Picture, in_line, machine
 from serve.web.wishes import name_of
 from serve.web.words import Words
 

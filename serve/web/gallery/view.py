@@ -9,8 +9,8 @@ import gradio as gr
 from serve.web import markup
 from serve.web.actions import LISTEN, QUIET, act
 from serve.web.api import Api, Refused
+from serve.web.gallery.listing import newest
 from serve.web.limits import Offer
-from serve.web.listing import newest
 from serve.web.telling import ENDED
 from serve.web.words import Words
 

@@ -12,8 +12,8 @@ from catalog.presets import DEFAULT_PRESET
 from serve.web import markup
 from serve.web.actions import LISTEN, QUIET, act
 from serve.web.api import NO_KEY, Api, Json, Refused, UploadedPhoto
-from serve.web.filling import Filling
-from serve.web.form import FIELDS, Form, told, wishes_of
+from serve.web.create.filling import Filling
+from serve.web.create.form import FIELDS, Form, told, wishes_of
 from serve.web.limits import Offer, allowed
 from serve.web.telling import ENDED
 from serve.web.wishes import Wishes, ids_of, is_id, wished

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from serve.web.headers import FOR_EVER
+from serve.web.hosting.headers import FOR_EVER
 
 _COMPRESSION = 6  # of 9; once a file
 _TEXTS = (".css", ".js", ".json", ".svg")

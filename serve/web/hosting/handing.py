@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 from fastapi import Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
-from serve.web import reports
 from serve.web.api import Api, Refused
+from serve.web.catalogue import reports
 from serve.web.words import preferred, words_of
 
 _ASKED = ("range", "if-none-match", "if-range")

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from serve.edge.middleware import is_head
 from serve.errors import SERVER, ApiError
-from serve.web.assets import Assets
-from serve.web.relay import RelayedRequest, gone, read_body, send_answer
+from serve.web.hosting.assets import Assets
+from serve.web.hosting.relay import RelayedRequest, gone, read_body, send_answer
 from serve.web.words import LANGUAGES
 
 PREFIX = "/ui"

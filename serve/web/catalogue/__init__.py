@@ -1,0 +1,1 @@
+"""Catalogue: product lists, their runs and what came of them."""

@@ -1,0 +1,1 @@
+"""How the page is deployed, reached and answered, whatever it shows."""
